@@ -1,0 +1,178 @@
+//! The configuration: what the file and the flags say ([`Raw`], as written), and what is meant ([`Settings`]). All mistakes are found
+//! in one go and none is passed over: an unknown key is an error that names its line and the nearest known key.
+
+mod limits;
+mod raw;
+mod units;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use shoal_protocol::dtyp::Guid;
+use shoal_protocol::smb2::Dialect;
+
+pub use crate::users::UserSettings;
+use crate::users::Users;
+pub use limits::{LimitKey, Limits};
+pub use raw::{Origin, Problem, Raw, Reference, reference};
+pub(crate) use raw::{dialect_name, reason, user_name};
+pub use units::{Unit, show};
+
+/// Whether sessions of users must be signed. Guests and anonymous sessions have no key to sign with (MS-SMB2 3.3.5.5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signing {
+    /// Every request of a user must be signed.
+    Required,
+    /// Signed if the client asks for it.
+    Enabled,
+}
+
+/// What a server is to do, checked and complete.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Addresses to listen on. A port 0 stands for any free one.
+    pub listen: Vec<SocketAddr>,
+    /// The computer's name in NetBIOS form: at most 15 characters, upper case.
+    pub server_name: String,
+    /// The domain or workgroup that the server says it is in: at most 15 characters, upper case.
+    pub netbios_domain: String,
+    /// The server's description, as `srvsvc` tells it.
+    pub comment: String,
+    /// Identifies this server to clients (MS-SMB2 2.2.4).
+    pub server_guid: Guid,
+    /// Whether `server_guid` was configured, not drawn; a reload keeps a drawn one.
+    pub server_guid_given: bool,
+    /// Whether users' sessions must be signed.
+    pub signing: Signing,
+    /// Least and greatest dialect offered, both included.
+    pub dialects: (Dialect, Dialect),
+    /// Whether every session of a user must be encrypted; clients before SMB 3.0 are then refused.
+    pub encrypt: bool,
+    /// Whether some share takes guests, so that an unknown name may log in as one.
+    pub guest: bool,
+    /// The shares, IPC$ not among them.
+    pub shares: Vec<ShareSettings>,
+    /// The accounts.
+    pub users: Users,
+    /// The bounds of everything that a client can make grow.
+    pub limits: Limits,
+    /// The admin socket; none if it is switched off or no place for it is known.
+    pub admin: Option<AdminSettings>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// Where the admin socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// The socket's path.
+    pub path: PathBuf,
+    /// Whether it was configured: then the server must have it, else it does without when another server listens there.
+    pub given: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareSettings {
+    /// Its name as written; clients may spell it in any case.
+    pub name: String,
+    /// What is shared.
+    pub target: Target,
+    /// Nothing can be changed through it.
+    pub read_only: bool,
+    /// Guests may use it.
+    pub guest: bool,
+    /// Names are found in any case.
+    pub insensitive: bool,
+    /// Every request to it must be encrypted.
+    pub encrypt: bool,
+    /// Left out of share lists.
+    pub hidden: bool,
+    /// Its description in share lists.
+    pub comment: String,
+}
+
+/// What a share shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A directory of this machine.
+    Directory(PathBuf),
+    /// A tree in memory, empty at first and gone with the server.
+    Memory,
+    /// Another target, each call of it delayed by a fixed time: for experiments.
+    Latency(Duration, Box<Target>),
+}
+
+impl Default for ShareSettings {
+    fn default() -> ShareSettings {
+        ShareSettings {
+            name: String::new(),
+            target: Target::Memory,
+            read_only: false,
+            guest: false,
+            insensitive: true,
+            encrypt: false,
+            hidden: false,
+            comment: String::new(),
+        }
+    }
+}
+
+impl Default for Settings {
+    /// No share and no user, on the default address; every other key at its default.
+    fn default() -> Settings {
+        Settings {
+            listen: vec![DEFAULT_LISTEN],
+            server_name: DEFAULT_NAME.to_owned(),
+            netbios_domain: DEFAULT_DOMAIN.to_owned(),
+            comment: DEFAULT_COMMENT.to_owned(),
+            server_guid: random_guid(),
+            server_guid_given: false,
+            signing: Signing::Required,
+            dialects: (Dialect::Smb202, Dialect::Smb311),
+            encrypt: false,
+            guest: false,
+            shares: Vec::new(),
+            users: Users::default(),
+            limits: Limits::default(),
+            admin: None,
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4455);
+const DEFAULT_NAME: &str = "SHOAL";
+const DEFAULT_DOMAIN: &str = "WORKGROUP";
+const DEFAULT_COMMENT: &str = "Shoal";
+
+impl Settings {
+    /// The demo: a share `demo` in memory, and a user `demo` with `password`.
+    pub fn demo(password: &str) -> Settings {
+        Settings {
+            shares: vec![ShareSettings { name: "demo".to_owned(), ..ShareSettings::default() }],
+            users: Users::new([UserSettings::with_password("demo", password)], false),
+            ..Settings::default()
+        }
+    }
+}
+
+/// A version 4 GUID.
+fn random_guid() -> Guid {
+    let mut bytes = [0; 16];
+    shoal_protocol::crypto::random(&mut bytes);
+    bytes[7] = bytes[7] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    Guid(bytes)
+}
