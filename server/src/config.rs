@@ -5,6 +5,7 @@ mod limits;
 mod raw;
 mod units;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,8 +16,7 @@ use shoal_protocol::smb2::Dialect;
 pub use crate::users::UserSettings;
 use crate::users::Users;
 pub use limits::{LimitKey, Limits};
-pub use raw::{Origin, Problem, Raw, Reference, reference};
-pub(crate) use raw::{dialect_name, reason, user_name};
+pub use raw::{Origin, Problem, Raw, Reference, dialect_name, reason, reference, user_name};
 pub use units::{Unit, show};
 
 /// Whether sessions of users must be signed. Guests and anonymous sessions have no key to sign with (MS-SMB2 3.3.5.5.3).
@@ -166,6 +166,83 @@ impl Settings {
             ..Settings::default()
         }
     }
+}
+
+impl Settings {
+    /// All that is meant, as a configuration file would say it, without any secret: users are comments.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let listen: Vec<String> = self.listen.iter().map(|address| quoted(&address.to_string())).collect();
+        let signing = match self.signing {
+            Signing::Required => "required",
+            Signing::Enabled => "enabled",
+        };
+        let log_format = match self.log_format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        let admin = self.admin.as_ref().map_or("none".into(), |admin| admin.path.to_string_lossy());
+        let mut line = |key: &str, value: String| text.push_str(&format!("{key} = {value}\n"));
+        line("listen", format!("[{}]", listen.join(", ")));
+        line("name", quoted(&self.server_name));
+        line("domain", quoted(&self.netbios_domain));
+        line("comment", quoted(&self.comment));
+        if self.server_guid_given {
+            line("guid", quoted(&self.server_guid.to_string()));
+        }
+        line("signing", quoted(signing));
+        line("encrypt", self.encrypt.to_string());
+        line("min_dialect", quoted(dialect_name(self.dialects.0)));
+        line("max_dialect", quoted(dialect_name(self.dialects.1)));
+        line("admin", quoted(&admin));
+        line("log_format", quoted(log_format));
+        text.insert_str(0, "[server]\n");
+        text.push_str("\n[limits]\n");
+        for (key, number) in self.limits.numbers() {
+            let value = match key.unit {
+                Unit::Count => number.to_string(),
+                unit => quoted(&show(unit, number)),
+            };
+            text.push_str(&format!("{} = {value}\n", key.name));
+        }
+        for share in &self.shares {
+            let case = if share.insensitive { "insensitive" } else { "sensitive" };
+            text.push_str(&format!(
+                "\n[shares.{}]\ntarget = {}\nro = {}\nguest = {}\ncase = \"{case}\"\nencrypt = {}\nhidden = {}\ncomment = {}\nidentity = \"service\"\n",
+                quoted(&share.name),
+                quoted(&share.target.to_string()),
+                share.read_only,
+                share.guest,
+                share.encrypt,
+                share.hidden,
+                quoted(&share.comment),
+            ));
+        }
+        for user in self.users.list() {
+            let state = if user.disabled { "\n# disabled = true" } else { "" };
+            text.push_str(&format!("\n# [users.{}]{state}\n", quoted(&user.name)));
+        }
+        text
+    }
+}
+
+impl fmt::Display for Target {
+    /// As the configuration writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Directory(path) => write!(f, "{}", path.display()),
+            Target::Memory => f.write_str("memory:"),
+            Target::Latency(delay, inner) => {
+                let delay = show(Unit::Time, delay.as_millis() as u64).replace(' ', "");
+                write!(f, "latency:{delay}:{inner}")
+            }
+        }
+    }
+}
+
+/// `text` in TOML's quotes.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
 }
 
 /// A version 4 GUID.

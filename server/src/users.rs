@@ -2,7 +2,11 @@
 //! (MS-NLMP 3.3.2: NTLMv2 needs no more), and they are zeroed when they go.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use shoal_protocol::auth::{self, Accounts, Lookup};
 use zeroize::Zeroizing;
@@ -74,6 +78,56 @@ impl Users {
 /// The key that all spellings of a user's name share.
 pub fn folded(name: &str) -> String {
     name.to_uppercase()
+}
+
+/// Keeps everybody else from changing the user file `path` for as long as the lock is held.
+pub fn lock(path: &Path) -> io::Result<File> {
+    let directory = File::open(directory_of(&real(path)?))?;
+    directory.lock()?;
+    Ok(directory)
+}
+
+/// Makes `users` all that the user file `path` holds: a new file, mode 0600, takes the place of the old one in one step.
+pub fn save(path: &Path, users: &[UserSettings]) -> io::Result<()> {
+    let mut text = Zeroizing::new(String::from(
+        "# The users of a Shoal server, written by `shoal user`. Each hash is as good as its password.\n",
+    ));
+    for user in users {
+        let name = toml::Value::String(user.name.clone());
+        let _ = write!(text, "\n[users.{name}]\nnt_hash = \"{}\"\n", *hash_to_hex(&user.nt_hash));
+        if user.disabled {
+            text.push_str("disabled = true\n");
+        }
+    }
+    let path = real(path)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let fresh = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, &path)?;
+        File::open(directory_of(&path))?.sync_all()
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&fresh);
+    }
+    written
+}
+
+/// Where `path` leads if it is a symbolic link: the file is replaced, not the link.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
+        other => other,
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// A hash as `users.toml` writes it.

@@ -356,9 +356,23 @@ impl Raw {
         self.admin_default = path;
     }
 
-    /// Where the accounts are kept, so far as the configuration says.
-    pub fn users_file(&self) -> Option<&Path> {
-        self.users_file.as_ref().map(|at| at.value.as_path())
+    /// The user file of the configuration file `config`: what it names, else users.toml beside it, whether that is there or not.
+    pub fn users_file_of(config: &Path) -> Result<PathBuf, Vec<Problem>> {
+        let mut raw = Raw::default();
+        raw.read_file(config);
+        match raw.users_file {
+            _ if !raw.problems.is_empty() => Err(raw.problems),
+            Some(at) => Ok(at.value),
+            None => Ok(config.with_file_name("users.toml")),
+        }
+    }
+
+    /// The accounts in the user file `path`.
+    pub fn users_in(path: &Path) -> Result<Vec<UserSettings>, Vec<Problem>> {
+        let mut raw = Raw::default();
+        raw.read_users_file(path);
+        let users = raw.settle_users(false);
+        if raw.problems.is_empty() { Ok(users.list().into_iter().cloned().collect()) } else { Err(raw.problems) }
     }
 
     /// All that is meant, with warnings; or every mistake, in the order of the lines.
@@ -446,7 +460,7 @@ impl Raw {
             if let Err(message) = share_name(name) {
                 self.problem(origin.clone(), message);
             }
-            if let Some(other) = seen.insert(name.to_uppercase(), origin.clone()) {
+            if let Some(other) = seen.insert(name.to_lowercase(), origin.clone()) {
                 self.problem(origin.clone(), format!("the share \"{name}\" is there already: {other}"));
             }
             if settings.guest && (settings.encrypt || encrypt_all) {
@@ -614,7 +628,7 @@ impl Raw {
             "comment" => self.comment = Some(comment(text(value)?)?),
             "guid" => {
                 let text = text(value)?;
-                let guid = guid(text).ok_or_else(|| {
+                let guid = text.parse().map_err(|_| {
                     format!("is \"{text}\"; expected a GUID, as in \"0f8fad5b-d9cb-469f-a165-70867728950e\"")
                 })?;
                 self.guid = Some(guid);
@@ -928,7 +942,7 @@ fn share_name(name: &str) -> Result<(), String> {
 }
 
 /// Whether `name` can be a user's: the error says why not.
-pub(crate) fn user_name(name: &str) -> Result<(), String> {
+pub fn user_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.encode_utf16().count() > 104 {
         return Err(format!("the user's name \"{name}\" must have 1 to 104 characters"));
     }
@@ -954,26 +968,8 @@ fn comment(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A GUID in its usual spelling, the first three groups little-endian on the wire (MS-DTYP 2.3.4).
-fn guid(text: &str) -> Option<Guid> {
-    let groups: Vec<&str> = text.split('-').collect();
-    if groups.iter().map(|group| group.len()).ne([8, 4, 4, 4, 12]) || !text.is_ascii() {
-        return None;
-    }
-    let digits: Vec<u8> = groups.concat().into_bytes();
-    let mut bytes = [0; 16];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-    }
-    bytes[..4].reverse();
-    bytes[4..6].reverse();
-    bytes[6..8].reverse();
-    Some(Guid(bytes))
-}
-
 /// The dialect as the configuration writes it.
-pub(crate) fn dialect_name(dialect: Dialect) -> &'static str {
+pub fn dialect_name(dialect: Dialect) -> &'static str {
     DIALECTS.iter().find(|(_, other)| *other == dialect).map_or("?", |(name, _)| name)
 }
 
@@ -989,7 +985,7 @@ fn password_in(path: &Path) -> Result<Zeroizing<String>, String> {
 }
 
 /// An error of the system in its own words, without the number.
-pub(crate) fn reason(error: &std::io::Error) -> String {
+pub fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_owned(),
