@@ -1,8 +1,9 @@
 //! The admin socket: who is connected and what is open, reload, stop, and the end of one session. Requests and answers are JSON, one object a
 //! line, over a Unix socket of mode 0600; besides, only the server's own uid and root are answered.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -11,14 +12,19 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
-use shoal_protocol::smb2::SessionId;
+use shoal_protocol::NtStatus;
+use shoal_protocol::smb2::{Command, SessionId};
+use shoal_vfs::NodeId;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::Server;
 use crate::config::{AdminSettings, dialect_name};
+use crate::metrics::Counts;
+use crate::state::open::{Object, Open};
+use crate::state::session::Session;
 
 /// Longest request line, in bytes.
 const REQUEST_MAX: u64 = 4 << 10;
@@ -95,7 +101,7 @@ pub struct Status {
     /// The opens, the first 10,000.
     pub opens: Vec<OpenStatus>,
     /// What has been counted since the start, by name.
-    pub counters: std::collections::BTreeMap<String, u64>,
+    pub counters: BTreeMap<String, u64>,
 }
 
 /// A session.
@@ -143,7 +149,7 @@ pub struct OpenStatus {
     pub path: String,
     /// The access that was granted, a mask in hexadecimal.
     pub access: String,
-    /// Byte-range locks held through it.
+    /// Byte-range locks on the file, through whichever open.
     pub locks: usize,
 }
 
@@ -193,11 +199,16 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             Ok(found) if !found.file_type().is_socket() => {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "there is a file that is no socket",
+                ));
             }
             Ok(_) => match StdStream::connect(&path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(&path)?,
-                Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there")),
+                Ok(_) => {
+                    return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there"));
+                }
                 Err(error) => return Err(error),
             },
         }
@@ -249,7 +260,11 @@ impl Drop for Listener {
 }
 
 /// Reads one request and answers it.
-async fn answer(mut stream: UnixStream, server: &Arc<Server>, orders: &mpsc::Sender<Order>) -> io::Result<()> {
+async fn answer(
+    mut stream: UnixStream,
+    server: &Arc<Server>,
+    orders: &mpsc::Sender<Order>,
+) -> io::Result<()> {
     let caller = stream.peer_cred()?.uid();
     if caller != 0 && caller != rustix::process::geteuid().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("uid {caller} may not ask")));
@@ -271,7 +286,14 @@ async fn answer(mut stream: UnixStream, server: &Arc<Server>, orders: &mpsc::Sen
 async fn carry_out(request: Request, server: &Arc<Server>, orders: &mpsc::Sender<Order>) -> Answer {
     let ends = || Answer::Failed("the server is ending".to_owned());
     match request {
-        Request::Status => Answer::Status(Box::new(status(server))),
+        Request::Status => {
+            // A look at each of a million opens takes its time: not on a thread that serves.
+            let server = server.clone();
+            match tokio::task::spawn_blocking(move || status(&server)).await {
+                Ok(status) => Answer::Status(Box::new(status)),
+                Err(error) => Answer::Failed(error.to_string()),
+            }
+        }
         Request::Stop => match orders.send(Order::Stop).await {
             Ok(()) => Answer::Done { notes: vec![] },
             Err(_) => ends(),
@@ -289,6 +311,112 @@ async fn carry_out(request: Request, server: &Arc<Server>, orders: &mpsc::Sender
             Some(_) => Answer::Failed(format!("there is no session {id}")),
         },
     }
+}
+
+/// What is connected and open now. Clients come and go meanwhile: the tables need not fit each other to the last row.
+fn status(server: &Server) -> Status {
+    let sessions: Vec<Arc<Session>> = server.sessions.iter().map(|entry| entry.value().clone()).collect();
+    let opens: Vec<Arc<Open>> = server.opens.iter().map(|entry| entry.value().clone()).collect();
+    let mut trees = Vec::new();
+    let mut tree_count = 0;
+    for session in &sessions {
+        tree_count += session.trees.len();
+        let room = ROWS_MAX.saturating_sub(trees.len());
+        trees.extend(session.trees.iter().take(room).map(|tree| TreeStatus {
+            session: hexadecimal(session.id),
+            id: tree.id.0,
+            share: tree.share.name.clone(),
+        }));
+    }
+    let mut locks_of: HashMap<NodeId, usize> = HashMap::new();
+    for disk in opens.iter().filter_map(|open| open.disk().ok()) {
+        locks_of.entry(disk.node().id()).or_insert_with(|| {
+            disk.node().opens().stream(disk.stream).ranges().map_or(0, |ranges| ranges.len())
+        });
+    }
+    let now = Instant::now();
+    let mut rows: Vec<SessionStatus> =
+        sessions.iter().take(ROWS_MAX).map(|session| session_row(session, now)).collect();
+    rows.sort_by(|a, b| b.seconds.cmp(&a.seconds).then_with(|| a.id.cmp(&b.id)));
+    trees.sort_by(|a, b| (&a.session, a.id).cmp(&(&b.session, b.id)));
+    let mut open_rows: Vec<OpenStatus> =
+        opens.iter().take(ROWS_MAX).map(|open| open_row(open, &locks_of)).collect();
+    open_rows.sort_by(|a, b| (&a.share, &a.path).cmp(&(&b.share, &b.path)));
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_seconds: now.duration_since(server.started).as_secs(),
+        connections: server.connections.len(),
+        session_count: sessions.len(),
+        tree_count,
+        open_count: opens.len(),
+        lock_count: locks_of.values().sum(),
+        sessions: rows,
+        trees,
+        opens: open_rows,
+        counters: counters(&server.counts()),
+    }
+}
+
+fn session_row(session: &Session, now: Instant) -> SessionStatus {
+    let connection = session.connection.upgrade();
+    let dialect = connection.as_ref().and_then(|connection| connection.dialect());
+    SessionStatus {
+        id: hexadecimal(session.id),
+        user: session.user().name().to_owned(),
+        address: connection.map_or_else(String::new, |connection| connection.peer.to_string()),
+        dialect: dialect.map_or_else(String::new, |dialect| dialect_name(dialect).to_owned()),
+        signed: session.signing_required,
+        encrypted: session.encrypt_data,
+        trees: session.trees.len(),
+        opens: session.open_count(),
+        seconds: now.duration_since(session.created).as_secs(),
+    }
+}
+
+fn open_row(open: &Open, locks_of: &HashMap<NodeId, usize>) -> OpenStatus {
+    let (path, locks) = match &open.object {
+        Object::Disk(disk) => {
+            let names: Vec<String> = disk.link.path().iter().map(|name| name.to_string()).collect();
+            (format!("\\{}", names.join("\\")), locks_of.get(&disk.node().id()).copied().unwrap_or(0))
+        }
+        Object::Pipe(pipe) => (format!("\\{}", pipe.name()), 0),
+    };
+    OpenStatus {
+        session: open.session.upgrade().map_or_else(String::new, |session| hexadecimal(session.id)),
+        share: open.tree.share.name.clone(),
+        path,
+        access: format!("{:#010x}", open.granted_access.bits()),
+        locks,
+    }
+}
+
+fn hexadecimal(id: SessionId) -> String {
+    format!("{:#x}", id.0)
+}
+
+/// The counts that are not zero, by names in the manner of `requests.create` and `statuses.create.STATUS_ACCESS_DENIED`.
+fn counters(counts: &Counts) -> BTreeMap<String, u64> {
+    let name = |command: usize| match Command::ALL.get(command) {
+        Some(command) => format!("{command:?}").to_lowercase(),
+        None => command.to_string(),
+    };
+    let mut named = BTreeMap::new();
+    named.insert("connections.accepted".to_owned(), counts.connections);
+    named.insert("connections.refused".to_owned(), counts.refused);
+    named.insert("panics".to_owned(), counts.panics);
+    for (command, count) in counts.requests.iter().enumerate() {
+        named.insert(format!("requests.{}", name(command)), *count);
+    }
+    for ((command, status), count) in &counts.statuses {
+        let status = NtStatus(*status);
+        named.insert(format!("statuses.{}.{status}", name(usize::from(*command))), *count);
+    }
+    for (cause, count) in &counts.misbehaved {
+        named.insert(format!("disconnects.{cause}"), *count);
+    }
+    named.retain(|_, count| *count != 0);
+    named
 }
 
 fn session_id(text: &str) -> Option<u64> {

@@ -242,13 +242,17 @@ impl fmt::Display for Failure {
 
 /// `shoal check`: prints what is meant. Reports what the server would find only when it starts, too.
 pub fn check(configuration: &Configuration) -> Result<(), Failure> {
-    let (settings, warnings) = configuration.settings().map_err(|problems| Failure::configuration(&problems))?;
+    let (settings, warnings) =
+        configuration.settings().map_err(|problems| Failure::configuration(&problems))?;
     print!("{}", settings.to_toml());
     for warning in warnings {
         eprintln!("warning: {warning}");
     }
-    let missing: Vec<String> =
-        settings.shares.iter().filter_map(|share| Some(format!("share \"{}\": {}", share.name, missing(&share.target)?))).collect();
+    let missing: Vec<String> = settings
+        .shares
+        .iter()
+        .filter_map(|share| Some(format!("share \"{}\": {}", share.name, missing(&share.target)?)))
+        .collect();
     if missing.is_empty() { Ok(()) } else { Err(Failure::told(missing)) }
 }
 
@@ -267,10 +271,11 @@ fn missing(target: &Target) -> Option<String> {
 
 /// `shoal ping`: a NEGOTIATE and its answer.
 pub fn ping(address: &str) -> Result<(), Failure> {
-    let parsed: SocketAddr = address
-        .parse()
-        .map_err(|_| Failure::told(vec![format!("shoal: \"{address}\" is not ADDR:PORT, as in 127.0.0.1:4455")]))?;
-    let answer = crate::ping::ping(parsed).map_err(|error| Failure::run_time(format!("{address}: {error}")))?;
+    let parsed: SocketAddr = address.parse().map_err(|_| {
+        Failure::told(vec![format!("shoal: \"{address}\" is not ADDR:PORT, as in 127.0.0.1:4455")])
+    })?;
+    let answer =
+        crate::ping::ping(parsed).map_err(|error| Failure::run_time(format!("{address}: {error}")))?;
     println!("{address}: {answer}");
     Ok(())
 }

@@ -169,6 +169,19 @@ impl Settings {
 }
 
 impl Settings {
+    /// What differs from `now`, the settings of the running server, and cannot change before the next start.
+    pub fn needs_restart(&self, now: &Settings) -> Vec<&'static str> {
+        let fixed = [
+            ("listen", self.listen != now.listen),
+            ("admin", self.admin != now.admin),
+            ("log_format", self.log_format != now.log_format),
+            ("guid", self.server_guid != now.server_guid),
+            ("reply_budget_total", self.limits.reply_budget_total != now.limits.reply_budget_total),
+            ("names_max", self.limits.names_max != now.limits.names_max),
+        ];
+        fixed.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// All that is meant, as a configuration file would say it, without any secret: users are comments.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();

@@ -84,8 +84,11 @@ impl fmt::Display for Answer {
             Ok(dialect) => shoal::config::dialect_name(dialect).to_owned(),
             Err(_) => format!("dialect {revision:#06x}"),
         };
-        let signing =
-            if self.response.security_mode.contains(SecurityMode::SIGNING_REQUIRED) { "required" } else { "enabled" };
+        let signing = if self.response.security_mode.contains(SecurityMode::SIGNING_REQUIRED) {
+            "required"
+        } else {
+            "enabled"
+        };
         let micros = self.took.as_micros();
         write!(f, "SMB {dialect}, signing {signing}, server {}, {micros} us", self.response.server_guid)
     }

@@ -20,7 +20,10 @@ pub fn run(arguments: &UserArguments) -> Result<(), Failure> {
             let password = password.ask(name)?;
             change(&file, |users| {
                 if find(users, name).is_some() {
-                    return Err(format!("{}: the user \"{name}\" is there already; shoal user passwd changes the password", file.display()));
+                    return Err(format!(
+                        "{}: the user \"{name}\" is there already; shoal user passwd changes the password",
+                        file.display()
+                    ));
                 }
                 users.push(UserSettings::with_password(name, &password));
                 Ok(())
@@ -71,8 +74,12 @@ fn read(file: &Path) -> Result<Vec<UserSettings>, Failure> {
 }
 
 /// Reads `file`, changes what it holds, and replaces it, with no other change in between.
-fn change(file: &Path, how: impl FnOnce(&mut Vec<UserSettings>) -> Result<(), String>) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::run_time(format!("{}: {}", file.display(), config::reason(&error)));
+fn change(
+    file: &Path,
+    how: impl FnOnce(&mut Vec<UserSettings>) -> Result<(), String>,
+) -> Result<(), Failure> {
+    let failed =
+        |error: io::Error| Failure::run_time(format!("{}: {}", file.display(), config::reason(&error)));
     let _lock = users::lock(file).map_err(failed)?;
     let mut users = read(file)?;
     how(&mut users).map_err(Failure::run_time)?;
@@ -92,7 +99,8 @@ impl Password {
             Some(path) if path != Path::new("-") => path.display().to_string(),
             _ => "standard input".to_owned(),
         };
-        let password = password.map_err(|error| Failure::run_time(format!("{from}: {}", config::reason(&error))))?;
+        let password =
+            password.map_err(|error| Failure::run_time(format!("{from}: {}", config::reason(&error))))?;
         if password.is_empty() {
             return Err(Failure::run_time(format!("{from}: the password is empty")));
         }

@@ -105,6 +105,17 @@ const SHARE: &[Key] = &[
     ("identity", "\"service\"", "\"service\""),
 ];
 
+/// The keys of a share that `--share` takes as options, and how it takes them.
+const SHARE_OPTIONS: [(&str, &str); 7] = [
+    ("ro", "ro"),
+    ("guest", "guest"),
+    ("case", "case=insensitive|sensitive"),
+    ("encrypt", "encrypt"),
+    ("hidden", "hidden"),
+    ("comment", "comment=TEXT"),
+    ("identity", "identity=service"),
+];
+
 /// What people write out of habit, and the key that it stands for here.
 const HABITS: &[(&str, &str)] = &[
     ("path", "target"),
@@ -183,7 +194,7 @@ struct RawUser {
     origin: Origin,
     name: String,
     secrets: Vec<Zeroizing<[u8; 16]>>,
-    /// A secret was given but is wrong, which is reported already.
+    /// Something about it is wrong and reported already: perhaps its secret.
     broken: bool,
     disabled: bool,
 }
@@ -269,7 +280,7 @@ impl Raw {
         let mut parts = rest.split(',');
         let target = match target(parts.next().unwrap_or_default(), Path::new(""), 0) {
             Ok(target) => Some(target),
-            Err(message) => return self.problem(origin, message),
+            Err(message) => return self.problem(origin, format!("target {message}")),
         };
         let mut share = RawShare { origin: origin.clone(), target, settings: named(name) };
         for option in parts {
@@ -284,19 +295,12 @@ impl Raw {
                 Some(("identity", "service")) => {}
                 Some(("comment", comment)) => settings.comment = comment.to_owned(),
                 _ => {
-                    let known = &[
-                        "ro",
-                        "guest",
-                        "case=insensitive",
-                        "case=sensitive",
-                        "encrypt",
-                        "hidden",
-                        "comment=TEXT",
-                    ];
-                    let message = format!(
-                        "unknown option \"{option}\"; the nearest known option is \"{}\"",
-                        nearest(option, known)
-                    );
+                    let name = option.split('=').next().unwrap_or_default();
+                    let near = nearest(name, &SHARE_OPTIONS.map(|(name, _)| name));
+                    let shown =
+                        SHARE_OPTIONS.iter().find(|(name, _)| *name == near).map_or(near, |(_, shown)| shown);
+                    let message =
+                        format!("unknown option \"{option}\"; the nearest known option is \"{shown}\"");
                     self.problem(origin.clone(), message);
                 }
             }
@@ -372,7 +376,11 @@ impl Raw {
         let mut raw = Raw::default();
         raw.read_users_file(path);
         let users = raw.settle_users(false);
-        if raw.problems.is_empty() { Ok(users.list().into_iter().cloned().collect()) } else { Err(raw.problems) }
+        if raw.problems.is_empty() {
+            Ok(users.list().into_iter().cloned().collect())
+        } else {
+            Err(raw.problems)
+        }
     }
 
     /// All that is meant, with warnings; or every mistake, in the order of the lines.
@@ -385,7 +393,7 @@ impl Raw {
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for at in listen.clone() {
             if at.value.port() != 0 && addresses.contains(&at.value) {
-                self.problem(at.origin, format!("{} is listed twice", at.value));
+                self.problem(at.origin, format!("listen {} is listed twice", at.value));
             }
             addresses.push(at.value);
         }
@@ -522,9 +530,21 @@ impl Raw {
         Users::new(settled, guest)
     }
 
-    /// The limits that must fit each other.
+    /// The limits that must fit each other. A part that was not written follows its whole.
     fn settle_limits(&mut self) {
-        let limits = self.limits.clone();
+        let written = |name: &str| self.limit_lines.contains_key(name);
+        let limits = &mut self.limits;
+        if !written("connections_per_address") {
+            limits.connections_per_address = limits.connections_per_address.min(limits.connections);
+        }
+        if !written("opens_per_session") {
+            limits.opens_per_session = limits.opens_per_session.min(limits.opens);
+        }
+        if !written("reply_budget_per_connection") {
+            limits.reply_budget_per_connection =
+                limits.reply_budget_per_connection.min(limits.reply_budget_total);
+        }
+        let limits = limits.clone();
         let largest = limits.max_read_size.max(limits.max_write_size).max(limits.max_transact_size) as usize;
         let pairs = [
             (
@@ -735,7 +755,11 @@ impl Raw {
                 broken: false,
                 disabled: false,
             });
+            let before = self.problems.len();
             self.each(file, &format!("users.{name}"), USER, table, Raw::user_key);
+            // A secret that was given but is wrong, or misspelt, is one mistake and not two.
+            let broken = self.problems.len() > before;
+            self.users.last_mut().expect("just pushed").broken = broken;
         }
     }
 
@@ -765,13 +789,7 @@ impl Raw {
             }
             _ => unreachable!("{key} is in USER but not read"),
         };
-        match hash {
-            Ok(hash) => user.secrets.push(hash),
-            Err(message) => {
-                user.broken = true;
-                return Err(message);
-            }
-        }
+        user.secrets.push(hash?);
         Ok(())
     }
 
@@ -896,26 +914,26 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 /// What `text` names; directories are relative to `base`.
 fn target(text: &str, base: &Path, depth: usize) -> Result<Target, String> {
     if depth > WRAPPERS_MAX {
-        return Err(format!("target has more than {WRAPPERS_MAX} wrappers"));
+        return Err(format!("has more than {WRAPPERS_MAX} wrappers"));
     }
     if let Some(rest) = text.strip_prefix("memory:") {
         if rest.is_empty() {
             return Ok(Target::Memory);
         }
-        return Err(format!("target is \"{text}\"; nothing can stand after \"memory:\""));
+        return Err(format!("is \"{text}\"; nothing can stand after \"memory:\""));
     }
     if let Some(rest) = text.strip_prefix("latency:") {
         let parts = rest.split_once(':').and_then(|(time, inner)| Some((units::duration(time)?, inner)));
         let Some((delay, inner)) = parts else {
             return Err(format!(
-                "target is \"{text}\"; expected \"latency:TIME:TARGET\", as in \"latency:5ms:memory:\""
+                "is \"{text}\"; expected \"latency:TIME:TARGET\", as in \"latency:5ms:memory:\""
             ));
         };
         return Ok(Target::Latency(delay, Box::new(target(inner, base, depth + 1)?)));
     }
     match text {
-        "" => Err("target is empty; it can be a directory or \"memory:\"".to_owned()),
-        _ if text.contains('\0') => Err("target has a NUL character".to_owned()),
+        "" => Err("is empty; it can be a directory or \"memory:\"".to_owned()),
+        _ if text.contains('\0') => Err("has a NUL character".to_owned()),
         _ => Ok(Target::Directory(base.join(text))),
     }
 }
@@ -946,7 +964,7 @@ pub fn user_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.encode_utf16().count() > 104 {
         return Err(format!("the user's name \"{name}\" must have 1 to 104 characters"));
     }
-    if let Some(bad) = name.chars().find(|c| c.is_control() || "\"/\\[]:;|=,+*?<>%".contains(*c)) {
+    if let Some(bad) = name.chars().find(|c| c.is_control() || "\"/\\[]:;|=,+*?<>%@".contains(*c)) {
         return Err(format!("the user's name \"{name}\" cannot have {bad:?}"));
     }
     Ok(())
