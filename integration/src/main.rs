@@ -1,2 +1,66 @@
-//! Skeleton.
-fn main() {}
+//! `cargo integration COMMAND`: every check of Shoal, a file a command.
+//!
+//! `cargo integration test` runs all of them and is what `.ci/run` calls. The others run one part, for the day's work.
+#![forbid(unsafe_code)]
+
+mod checks;
+mod client;
+mod crowd;
+mod hostile;
+mod models;
+mod peers;
+mod random;
+mod scratch;
+mod server;
+mod smbclient;
+mod test;
+mod torture;
+mod tree;
+
+use clap::{Parser, Subcommand};
+
+use crate::checks::Checks;
+
+/// Every check of Shoal.
+#[derive(Parser)]
+#[command(name = "cargo integration", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// All checks: formatting, lints, unit, model and wire tests, smbclient, smbtorture
+    Test(test::Options),
+    /// The shuttle models and the seeded defects that they must catch
+    Models,
+    /// smbtorture's tests, by suite or by name, against expectations
+    Torture(torture::Options),
+    /// smbclient in every dialect and protection, on a directory and on a memory share
+    Smbclient,
+    /// A tree of thousands of files up and down with smbclient, compared by hash
+    Tree,
+    /// Many clients create, rename and remove in one directory; the end state is checked
+    Crowd(crowd::Options),
+    /// Mutated messages before and after login; the server must stay up and flat in memory
+    Hostile(hostile::Options),
+    /// Installs what the checks need, or says what to install
+    Peers,
+}
+
+fn main() -> std::process::ExitCode {
+    let arguments = Arguments::parse();
+    let mut checks = Checks::new();
+    match arguments.command {
+        Command::Test(options) => test::run(&mut checks, &options),
+        Command::Models => models::run(&mut checks),
+        Command::Torture(options) => torture::run(&mut checks, &options),
+        Command::Smbclient => smbclient::run(&mut checks),
+        Command::Tree => tree::run(&mut checks),
+        Command::Crowd(options) => crowd::run(&mut checks, &options),
+        Command::Hostile(options) => hostile::run(&mut checks, &options),
+        Command::Peers => peers::run(&mut checks),
+    }
+    checks.finish()
+}

@@ -1,0 +1,179 @@
+//! A tree of thousands of files, up and down with smbclient, compared by hash: nothing is lost and nothing changes.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::checks::{Checks, Failure, demand};
+use crate::scratch::Scratch;
+use crate::server::{PASSWORD, Server, USER, workspace};
+use crate::smbclient::{ANY_WAY, command, smbclient};
+
+/// How many files a tree must have to count.
+const FILES_MIN: usize = 5_000;
+/// Where to stop collecting.
+const FILES_MAX: usize = 5_500;
+
+/// `cargo integration tree`.
+pub fn run(checks: &mut Checks) {
+    let scratch = Scratch::new("tree");
+    let tree = scratch.directory("local").join("tree");
+    let mut files = 0;
+    let gathered = checks.check("tree: gather the sources of our dependencies", || {
+        files = gather(&tree)?;
+        demand(files >= FILES_MIN, || format!("only {files} files to be found, {FILES_MIN} wanted"))?;
+        command(
+            &scratch.directory("local"),
+            "sh",
+            &["-c", "cd tree && find . -type f -print0 | xargs -0 sha256sum > ../sums"],
+        )
+        .map(drop)?;
+        command(&scratch.directory("local"), "tar", &["cf", "tree.tar", "tree"]).map(drop)
+    });
+    if !gathered {
+        return;
+    }
+    let share = scratch.directory("share");
+    let server =
+        Server::start(scratch.path(), &[format!("share={}", share.display()), "memory=memory:".to_owned()]);
+    let server = match server {
+        Ok(server) => server,
+        Err(why) => return checks.record("tree: server", Err(why)),
+    };
+    for name in ["share", "memory"] {
+        checks.check(&format!("tree: {files} files up and down with tar on {name}"), || {
+            with_tar(&scratch, &server, name)
+        });
+        checks.check(&format!("tree: {files} files up and down with mput and mget on {name}"), || {
+            with_mput(&scratch, &server, name)
+        });
+        checks.check(
+            &format!("tree: the same with tar on {name} while another client renames directories"),
+            || beside_renames(&scratch, &server, name),
+        );
+    }
+    checks.check("tree: the server ends at SIGTERM", || server.stop());
+}
+
+fn with_tar(scratch: &Scratch, server: &Server, share: &str) -> Result<(), Failure> {
+    let local = scratch.directory("local");
+    tar(server, share, &local, &["-Tx", "tree.tar"])?;
+    let down = fresh(scratch, "down")?;
+    tar(server, share, &down, &["-Tc", "down.tar", "tree"])?;
+    command(&down, "tar", &["xf", "down.tar"])?;
+    same(&local, &down)?;
+    smbclient(server.port(), share, ANY_WAY, &local, "deltree tree").and_then(quiet)
+}
+
+fn with_mput(scratch: &Scratch, server: &Server, share: &str) -> Result<(), Failure> {
+    let local = scratch.directory("local");
+    smbclient(server.port(), share, ANY_WAY, &local, "recurse; prompt; mput tree").and_then(quiet)?;
+    let down = fresh(scratch, "down")?;
+    smbclient(server.port(), share, ANY_WAY, &down, "recurse; prompt; mget tree").and_then(quiet)?;
+    same(&local, &down)?;
+    smbclient(server.port(), share, ANY_WAY, &local, "deltree tree").and_then(quiet)
+}
+
+fn beside_renames(scratch: &Scratch, server: &Server, share: &str) -> Result<(), Failure> {
+    let elsewhere = scratch.directory("elsewhere");
+    std::fs::write(elsewhere.join("f"), b"carried along").map_err(|e| e.to_string())?;
+    let made = "mkdir beside; mkdir beside\\a; mkdir beside\\a\\inner; put f beside\\a\\inner\\f";
+    smbclient(server.port(), share, ANY_WAY, &elsewhere, made).and_then(quiet)?;
+    let ended = AtomicBool::new(false);
+    let (copied, renamed) = std::thread::scope(|scope| {
+        let renamer = scope.spawn(|| {
+            let there_and_back = "rename beside\\a beside\\b; rename beside\\b\\inner beside\\inner2; \
+                                  rename beside\\inner2 beside\\b\\inner; rename beside\\b beside\\a; ";
+            let mut rounds = 0;
+            while !ended.load(Ordering::Relaxed) {
+                let commands = there_and_back.repeat(20);
+                smbclient(server.port(), share, ANY_WAY, &elsewhere, &commands).and_then(quiet)?;
+                rounds += 20;
+            }
+            Ok::<u32, Failure>(rounds)
+        });
+        let copied = with_tar(scratch, server, share);
+        ended.store(true, Ordering::Relaxed);
+        (copied, renamer.join().expect("the renamer does not panic"))
+    });
+    copied?;
+    let rounds = renamed?;
+    demand(rounds > 0, || "no directory was renamed meanwhile".to_owned())?;
+    smbclient(server.port(), share, ANY_WAY, &elsewhere, "get beside\\a\\inner\\f back; deltree beside")
+        .and_then(quiet)?;
+    let back = std::fs::read(elsewhere.join("back")).map_err(|e| e.to_string())?;
+    demand(back == b"carried along", || "the file in the renamed directories changed".to_owned())
+}
+
+fn tar(server: &Server, share: &str, directory: &Path, arguments: &[&str]) -> Result<(), Failure> {
+    let port = server.port().to_string();
+    let user = format!("{USER}%{PASSWORD}");
+    let target = format!("//127.0.0.1/{share}");
+    let mut all = vec![target.as_str(), "-p", &port, "-U", &user, "--configfile=/dev/null"];
+    all.extend_from_slice(arguments);
+    command(directory, "smbclient", &all).and_then(quiet)
+}
+
+/// smbclient ends well even where a single file failed: its words tell.
+fn quiet(told: String) -> Result<(), Failure> {
+    match told.lines().find(|line| line.contains("NT_STATUS_")) {
+        Some(line) => Err(line.to_owned()),
+        None => Ok(()),
+    }
+}
+
+fn same(local: &Path, down: &Path) -> Result<(), Failure> {
+    let sums = local.join("sums");
+    command(
+        &down.join("tree"),
+        "sha256sum",
+        &["--check", "--quiet", "--strict", &sums.display().to_string()],
+    )?;
+    let count = |top: &Path| {
+        command(&top.join("tree"), "find", &[".", "-type", "f"]).map(|text| text.lines().count())
+    };
+    let (there, here) = (count(local)?, count(down)?);
+    demand(there == here, || format!("{there} files went up and {here} came down"))
+}
+
+fn fresh(scratch: &Scratch, name: &str) -> Result<PathBuf, Failure> {
+    let path = scratch.directory(name);
+    crate::scratch::wipe(&path).map_err(|e| format!("cannot empty {}: {e}", path.display()))?;
+    Ok(path)
+}
+
+/// Copies the unpacked sources of the project's own dependencies until there are enough files.
+fn gather(to: &Path) -> Result<usize, Failure> {
+    let text =
+        command(&workspace(), "cargo", &["metadata", "--format-version", "1", "--locked", "--offline"])?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| format!("cargo metadata: {e}"))?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata names no packages")?;
+    let mut files = 0;
+    for package in packages {
+        // Those from a registry have a source; our own crates have none.
+        if package["source"].is_null() || files >= FILES_MAX {
+            continue;
+        }
+        let manifest = PathBuf::from(package["manifest_path"].as_str().unwrap_or_default());
+        let Some(from) = manifest.parent() else { continue };
+        let Some(name) = from.file_name() else { continue };
+        copy(from, &to.join(name), &mut files)?;
+    }
+    Ok(files)
+}
+
+fn copy(from: &Path, to: &Path, files: &mut usize) -> Result<(), Failure> {
+    let problem = |e: std::io::Error| format!("copying {}: {e}", from.display());
+    std::fs::create_dir_all(to).map_err(problem)?;
+    for entry in std::fs::read_dir(from).map_err(problem)? {
+        let entry = entry.map_err(problem)?;
+        let kind = entry.file_type().map_err(problem)?;
+        if kind.is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()), files)?;
+        } else if kind.is_file() && *files < FILES_MAX {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).map_err(problem)?;
+            *files += 1;
+        }
+    }
+    Ok(())
+}
