@@ -273,13 +273,19 @@ async fn answer(
     let mut line = String::new();
     let mut reader = tokio::io::BufReader::new(reader.take(REQUEST_MAX));
     timeout(PATIENCE, reader.read_line(&mut line)).await??;
-    let answer = match serde_json::from_str(&line) {
+    let request = serde_json::from_str(&line);
+    let stop = matches!(request, Ok(Request::Stop));
+    let answer = match request {
         Ok(request) => carry_out(request, server, orders).await,
         Err(error) => Answer::Failed(format!("no such request: {error}")),
     };
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
     timeout(PATIENCE, writer.write_all(text.as_bytes())).await??;
+    if stop {
+        // If nobody takes the order any more, the server is ending.
+        let _ = orders.send(Order::Stop).await;
+    }
     Ok(())
 }
 
@@ -294,10 +300,8 @@ async fn carry_out(request: Request, server: &Arc<Server>, orders: &mpsc::Sender
                 Err(error) => Answer::Failed(error.to_string()),
             }
         }
-        Request::Stop => match orders.send(Order::Stop).await {
-            Ok(()) => Answer::Done { notes: vec![] },
-            Err(_) => ends(),
-        },
+        // The order is given once the answer has left: see `answer`.
+        Request::Stop => Answer::Done { notes: vec![] },
         Request::Reload => {
             let (result, told) = oneshot::channel();
             if orders.send(Order::Reload(result)).await.is_err() {

@@ -1,6 +1,7 @@
 //! The command line: flags as typed, and what the commands that are not the server itself do.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -244,7 +245,8 @@ impl fmt::Display for Failure {
 pub fn check(configuration: &Configuration) -> Result<(), Failure> {
     let (settings, warnings) =
         configuration.settings().map_err(|problems| Failure::configuration(&problems))?;
-    print!("{}", settings.to_toml());
+    // The reader may have seen enough.
+    let _ = io::stdout().write_all(settings.to_toml().as_bytes());
     for warning in warnings {
         eprintln!("warning: {warning}");
     }

@@ -101,10 +101,12 @@ async fn supervise(settings: Settings, announcement: String, reread: Reread) -> 
     for listener in listeners {
         server.listen(listener);
     }
-    if let Some(admin) = admin {
-        let (server, orders) = (server.clone(), orders.clone());
-        tokio::spawn(async move { admin.serve(server, orders).await });
-    }
+    let admin = admin.map(|listener| {
+        let listener = Arc::new(listener);
+        let (serving, server, orders) = (listener.clone(), server.clone(), orders.clone());
+        let task = tokio::spawn(async move { serving.serve(server, orders).await });
+        (listener, task)
+    });
     // Nobody may be reading it any more: that is no reason to end.
     let _ = io::stdout().write_all(out.as_bytes()).and_then(|()| io::stdout().flush());
     notify::ready();
@@ -129,6 +131,12 @@ async fn supervise(settings: Settings, announcement: String, reread: Reread) -> 
         () = server.drain(DRAIN) => {}
         // Whoever asks twice does not want to wait.
         () = either(&mut terminate, &mut interrupt) => {}
+    }
+    if let Some((listener, task)) = admin {
+        // The socket's file goes with the last of the two that hold the listener: it must be this one.
+        task.abort();
+        let _ = task.await;
+        drop(listener);
     }
     Ok(())
 }

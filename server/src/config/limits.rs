@@ -124,6 +124,8 @@ limits! {
     reply_budget_per_connection: usize, Bytes, MIB => 4 * GIB, 32 * MIB;
     /// Replies and WRITE data of all connections in flight.
     reply_budget_total: usize, Bytes, 16 * MIB => 1024 * GIB, GIB;
+    /// Bytes that each share in memory may hold, names and data.
+    memory_share_size: u64, Bytes, MIB => 1024 * GIB, GIB;
     /// Names that the lookup cache keeps.
     names_max: usize, Count, 1_024 => 100_000_000, 1_000_000;
 }
