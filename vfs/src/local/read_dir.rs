@@ -1,0 +1,162 @@
+//! Listings: bounded slices of a directory, with positions that survive between them; and the scan for the spellings of a name.
+//!
+//! A position is the kernel's own (`d_off`). The kernel answers with as many names as fit its buffer; those that the caller did not ask
+//! for yet wait in [`Listing`], so that going on where the last slice ended needs no seek. (Where two names share a position, as two of
+//! one hash do in ext4, only going on without a seek tells each exactly once.)
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+
+use super::inode::{Directory, Volume, kind_of_type, metadata_of, read_dos};
+use super::sys::{self, Target};
+use crate::backend::{DirEntry, NodeInfo};
+use crate::error::{FsError, Result};
+use crate::fold::{Fold, FoldedName};
+use crate::metadata::Kind;
+use crate::name::{DiskName, Name};
+
+/// The most names of one slice.
+const SLICE: usize = 1024;
+/// The most with metadata: two system calls each.
+const SLICE_WITH_METADATA: usize = 128;
+
+/// The kernel's buffer: what the slice may need at 48 bytes a name, but no less than any one entry takes, and no more than this.
+const SPACE_MAX: usize = 64 * 1024;
+const SPACE_MIN: usize = 2 * 1024;
+
+/// How many names a slice has that was asked for `max`.
+pub(super) fn slice(max: usize, metadata: bool) -> usize {
+    max.clamp(1, if metadata { SLICE_WITH_METADATA } else { SLICE })
+}
+
+/// What a slice may take beyond an ordinary call.
+pub(super) fn allowance(slice: usize, metadata: bool) -> Duration {
+    Duration::from_nanos(slice as u64 * if metadata { 4000 } else { 500 })
+}
+
+/// An open directory's position, and the names that were read but not told yet.
+#[derive(Default)]
+pub(super) struct Listing {
+    /// The position after the last name that was told.
+    at: u64,
+    /// Something was read since the directory was opened.
+    begun: bool,
+    waiting: VecDeque<(DiskName, u64, Option<Kind>)>,
+}
+
+impl Listing {
+    /// At most `max` names from `cookie` on, of the directory behind `fd`.
+    pub(super) fn read(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        cookie: u64,
+        max: usize,
+        metadata: bool,
+    ) -> Result<Vec<DirEntry>> {
+        if cookie != self.at || cookie == 0 && self.begun {
+            sys::seek_directory(fd, cookie)?;
+            self.waiting.clear();
+            self.at = cookie;
+        }
+        self.begun = true;
+        let mut space = Vec::new();
+        let mut entries = Vec::with_capacity(max.min(self.waiting.len().max(16)));
+        while entries.len() < max {
+            let Some((name, cookie, kind)) = self.waiting.pop_front() else {
+                if space.is_empty() {
+                    space.resize((max * 48).clamp(SPACE_MIN, SPACE_MAX), MaybeUninit::uninit());
+                }
+                let waiting = &mut self.waiting;
+                let more = sys::read_names(fd, &mut space, |name, cookie, file_type| {
+                    // UNKNOWN comes out as Special, which a file system may only say of what it knows.
+                    let kind = (!matches!(file_type, rustix::fs::FileType::Unknown))
+                        .then(|| kind_of_type(file_type));
+                    waiting.push_back((DiskName::new(name), cookie, kind));
+                })?;
+                if more {
+                    continue;
+                }
+                break;
+            };
+            self.at = cookie;
+            entries.push(DirEntry { name: name.to_name(), cookie, kind, metadata: None });
+            if metadata {
+                let entry = entries.last_mut().expect("one was just pushed");
+                if let Ok(stat) = sys::statx_at(fd, name.as_bytes()) {
+                    let mut told = metadata_of(&stat, None);
+                    if matches!(told.kind, Kind::File | Kind::Directory) {
+                        told.dos = read_dos(Target::Name(fd, name.as_bytes()));
+                    }
+                    entry.kind = Some(told.kind);
+                    entry.metadata = Some(told);
+                }
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// Every spelling of `name` in `dir`, with its object.
+pub(super) fn scan(
+    volume: &Arc<Volume>,
+    dir: &Arc<Directory>,
+    name: &Name,
+    fold: Fold,
+) -> Result<Vec<(DiskName, NodeInfo)>> {
+    if fold == Fold::Sensitive {
+        let disk = name.to_disk();
+        return Ok(volume.lookup(dir, &disk)?.map(|info| (disk, info)).into_iter().collect());
+    }
+    let wanted = fold.fold(name);
+    let path = dir.descriptor()?;
+    let fd = volume.open_at(sys::borrow(&path), b".", OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+    let mut spellings = Vec::new();
+    let mut space = vec![MaybeUninit::uninit(); SPACE_MAX / 2];
+    while sys::read_names(sys::borrow(&fd), &mut space, |disk, _, _| {
+        if is_spelling(disk, &wanted, fold) {
+            spellings.push(DiskName::new(disk));
+        }
+    })? {}
+    let mut found = Vec::with_capacity(spellings.len());
+    for disk in spellings {
+        match volume.lookup(dir, &disk) {
+            Ok(Some(info)) => found.push((disk, info)),
+            Ok(None) | Err(FsError::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn is_spelling(disk: &[u8], wanted: &FoldedName, fold: Fold) -> bool {
+    // Most names are plain: no character of theirs is shown through the private-use map (whose letters begin with EF).
+    if disk.is_ascii() && !wanted.as_bytes().contains(&0xEF) {
+        return disk.eq_ignore_ascii_case(wanted.as_bytes());
+    }
+    fold.fold(&Name::from_disk(disk)) == *wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings() {
+        let is = |disk: &[u8], name: &str| {
+            is_spelling(disk, &Fold::Insensitive.fold(&Name::from_str(name).unwrap()), Fold::Insensitive)
+        };
+        assert!(is(b"ReadMe", "README"));
+        assert!(!is(b"ReadMe2", "README"));
+        assert!(is("straße".as_bytes(), "STRAßE"));
+        assert!(is("ɐ".as_bytes(), "Ɐ"));
+        assert!(is(b"A:b.", "a\u{f03a}B\u{f02e}"));
+        assert!(!is(b"A:c.", "a\u{f03a}B\u{f02e}"));
+        assert!(is(b"\xe9x", "\u{f0e9}X"));
+        assert!(!is("\u{f03a}".as_bytes(), "\u{f03a}"), "the client means a colon");
+    }
+}

@@ -1,0 +1,461 @@
+//! Every system call of the local backend, and every `unsafe` of the workspace. Each function is one call (repeated while it is
+//! interrupted), relative to a descriptor; none takes a path of several components, but for the magic links in `/proc/self/fd`, which
+//! name a descriptor of ours.
+//!
+//! In tests each call is counted by name, per thread: see [`counted`].
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom,
+    StatFs, Statx, StatxFlags, Timestamps, XattrFlags,
+};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{Resource, Rlimit};
+
+use crate::error::FsError;
+
+/// The result of a system call.
+pub(super) type Call<T> = Result<T, Errno>;
+
+impl From<Errno> for FsError {
+    fn from(errno: Errno) -> FsError {
+        match errno {
+            Errno::NOENT => FsError::NotFound,
+            Errno::EXIST => FsError::Exists,
+            Errno::NOTDIR => FsError::NotADirectory,
+            Errno::ISDIR => FsError::IsADirectory,
+            Errno::NOTEMPTY => FsError::NotEmpty,
+            // BADF: the descriptor is not open for that.
+            Errno::ACCESS | Errno::PERM | Errno::BADF => FsError::AccessDenied,
+            Errno::ROFS => FsError::ReadOnly,
+            Errno::NOSPC => FsError::NoSpace,
+            Errno::MFILE | Errno::NFILE => FsError::TooManyOpenFiles,
+            Errno::NAMETOOLONG => FsError::NameTooLong,
+            Errno::ILSEQ => FsError::InvalidName,
+            Errno::INVAL | Errno::OVERFLOW => FsError::Invalid,
+            Errno::XDEV => FsError::CrossDevice,
+            Errno::STALE => FsError::Stale,
+            Errno::BUSY | Errno::TXTBSY | Errno::AGAIN => FsError::Busy,
+            Errno::LOOP => FsError::Symlink,
+            Errno::NXIO | Errno::NODEV => FsError::SpecialFile,
+            Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTTY => FsError::NotSupported,
+            Errno::DQUOT => FsError::Quota,
+            Errno::FBIG => FsError::FileTooLarge,
+            Errno::NOMEM => FsError::NoMemory,
+            other => FsError::Io(other.raw_os_error()),
+        }
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    static CALLS: std::cell::RefCell<Vec<&'static str>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+#[inline]
+fn count(_call: &'static str) {
+    #[cfg(test)]
+    CALLS.with_borrow_mut(|calls| calls.push(_call));
+}
+
+/// The system calls that this thread has made since the last time it asked.
+#[cfg(test)]
+pub(super) fn take_calls() -> Vec<&'static str> {
+    CALLS.take()
+}
+
+/// Opens a directory by an ordinary path: a share's root, once.
+pub(super) fn open_root(path: &std::path::Path) -> Call<OwnedFd> {
+    count("open");
+    retry_on_intr(|| {
+        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+    })
+}
+
+static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
+
+/// Opens `name` (one component, or `.`) in `dir`. Follows no link of any sort; with `one_mount`, enters no other mount (EXDEV).
+pub(super) fn open_at(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    flags: OFlags,
+    mode: u32,
+    one_mount: bool,
+) -> Call<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mode = Mode::from_raw_mode(mode);
+    if !NO_OPENAT2.load(Relaxed) {
+        let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+        if one_mount {
+            resolve |= ResolveFlags::NO_XDEV;
+        }
+        count("openat2");
+        match retry_on_intr(|| rustix::fs::openat2(dir, name, flags, mode, resolve)) {
+            Err(Errno::NOSYS) => NO_OPENAT2.store(true, Relaxed),
+            result => return result,
+        }
+    }
+    // Before Linux 5.6. With a single component that is no `..`, NOFOLLOW alone keeps us in `dir`.
+    count("openat");
+    retry_on_intr(|| rustix::fs::openat(dir, name, flags, mode))
+}
+
+/// Opens the object of a descriptor anew, for other uses than it was opened for.
+pub(super) fn reopen(fd: BorrowedFd<'_>, flags: OFlags) -> Call<OwnedFd> {
+    count("open");
+    let path = proc_path(fd);
+    retry_on_intr(|| rustix::fs::open(path.as_str(), flags | OFlags::CLOEXEC, Mode::empty()))
+}
+
+fn proc_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+const STATX: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// The attributes of `name` in `dir`; of a link itself; without setting off an automount.
+pub(super) fn statx_at(dir: BorrowedFd<'_>, name: &[u8]) -> Call<Statx> {
+    count("statx");
+    retry_on_intr(|| rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, STATX))
+}
+
+/// The attributes of an open object, O_PATH or not.
+pub(super) fn statx(fd: BorrowedFd<'_>) -> Call<Statx> {
+    count("statx");
+    retry_on_intr(|| rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, STATX))
+}
+
+/// Sizes and type of the file system.
+pub(super) fn statfs(fd: BorrowedFd<'_>) -> Call<StatFs> {
+    count("fstatfs");
+    retry_on_intr(|| rustix::fs::fstatfs(fd))
+}
+
+/// Makes a directory.
+pub(super) fn mkdir_at(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Call<()> {
+    count("mkdirat");
+    retry_on_intr(|| rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode)))
+}
+
+/// Removes a name: a directory's with `directory`, otherwise anything else's.
+pub(super) fn unlink_at(dir: BorrowedFd<'_>, name: &[u8], directory: bool) -> Call<()> {
+    count("unlinkat");
+    let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+    retry_on_intr(|| rustix::fs::unlinkat(dir, name, flags))
+}
+
+/// Moves a name; with `no_replace`, fails with EEXIST if the target exists (EINVAL: the file system cannot tell).
+pub(super) fn rename_at(
+    from_dir: BorrowedFd<'_>,
+    from: &[u8],
+    to_dir: BorrowedFd<'_>,
+    to: &[u8],
+    no_replace: bool,
+) -> Call<()> {
+    let flags = if no_replace { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
+    count("renameat2");
+    retry_on_intr(|| rustix::fs::renameat_with(from_dir, from, to_dir, to, flags))
+}
+
+/// Gives an open object another name.
+pub(super) fn link_at(fd: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &[u8]) -> Call<()> {
+    count("linkat");
+    match retry_on_intr(|| rustix::fs::linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH)) {
+        // Up to Linux 6.9 an empty path wants CAP_DAC_READ_SEARCH, and says so with ENOENT.
+        Err(Errno::NOENT) => {
+            count("linkat");
+            let path = proc_path(fd);
+            retry_on_intr(|| rustix::fs::linkat(CWD, path.as_str(), dir, name, AtFlags::SYMLINK_FOLLOW))
+        }
+        result => result,
+    }
+}
+
+/// What the symbolic link of an O_PATH descriptor holds.
+pub(super) fn read_link(fd: BorrowedFd<'_>) -> Call<Vec<u8>> {
+    count("readlinkat");
+    retry_on_intr(|| rustix::fs::readlinkat(fd, c"", Vec::new())).map(|target| target.into_bytes())
+}
+
+/// Appends up to `length` bytes from `offset` on to `buffer`, which has room for them. With `no_wait`: EAGAIN rather than wait for the
+/// disk, EOPNOTSUPP where the file system cannot tell.
+pub(super) fn pread(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    length: usize,
+    buffer: &mut Vec<u8>,
+    no_wait: bool,
+) -> Call<usize> {
+    count("preadv2");
+    let start = buffer.len();
+    let space = buffer.spare_capacity_mut();
+    let length = length.min(space.len());
+    let vector = libc::iovec { iov_base: space.as_mut_ptr().cast(), iov_len: length };
+    let flags = if no_wait { libc::RWF_NOWAIT } else { 0 };
+    let read = retry_on_intr(|| {
+        // SAFETY: `vector` is one iovec, for `length` bytes of `buffer`'s spare capacity, which outlives the call. The offset goes in two
+        // halves for 32-bit kernels; a 64-bit kernel takes it whole from the first.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_preadv2,
+                fd.as_raw_fd(),
+                &raw const vector,
+                1_usize,
+                offset as libc::c_long,
+                (offset >> 32) as libc::c_long,
+                flags,
+            )
+        };
+        usize::try_from(result).map_err(|_| last_errno())
+    })?;
+    // SAFETY: the kernel has written the first `read <= length` bytes of the spare capacity.
+    unsafe { buffer.set_len(start + read) };
+    Ok(read)
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Writes some of `data` at `offset`.
+pub(super) fn pwrite(fd: BorrowedFd<'_>, offset: u64, data: &[u8]) -> Call<usize> {
+    count("pwrite64");
+    retry_on_intr(|| rustix::io::pwrite(fd, data, offset))
+}
+
+/// The data, and the metadata without which it cannot be read, are on stable storage.
+pub(super) fn fdatasync(fd: BorrowedFd<'_>) -> Call<()> {
+    count("fdatasync");
+    retry_on_intr(|| rustix::fs::fdatasync(fd))
+}
+
+/// All of an object is on stable storage.
+pub(super) fn fsync(fd: BorrowedFd<'_>) -> Call<()> {
+    count("fsync");
+    retry_on_intr(|| rustix::fs::fsync(fd))
+}
+
+/// Sets a file's length.
+pub(super) fn ftruncate(fd: BorrowedFd<'_>, length: u64) -> Call<()> {
+    count("ftruncate");
+    retry_on_intr(|| rustix::fs::ftruncate(fd, length))
+}
+
+/// Allocates, punches or zeroes a range, as `flags` say.
+pub(super) fn fallocate(fd: BorrowedFd<'_>, flags: FallocateFlags, offset: u64, length: u64) -> Call<()> {
+    count("fallocate");
+    retry_on_intr(|| rustix::fs::fallocate(fd, flags, offset, length))
+}
+
+/// The first byte of data (or of a hole) from `offset` on; ENXIO beyond the end.
+pub(super) fn seek_data(fd: BorrowedFd<'_>, offset: u64, hole: bool) -> Call<u64> {
+    count("lseek");
+    rustix::fs::seek(fd, if hole { SeekFrom::Hole(offset) } else { SeekFrom::Data(offset) })
+}
+
+/// Moves an open directory to a position that `read_names` gave.
+pub(super) fn seek_directory(fd: BorrowedFd<'_>, cookie: u64) -> Call<()> {
+    count("lseek");
+    rustix::fs::seek(fd, SeekFrom::Start(cookie)).map(drop)
+}
+
+/// Sets times, also through an O_PATH descriptor.
+pub(super) fn set_times(fd: BorrowedFd<'_>, times: &Timestamps) -> Call<()> {
+    count("utimensat");
+    match retry_on_intr(|| rustix::fs::utimensat(fd, c"", times, AtFlags::EMPTY_PATH)) {
+        // Before Linux 5.8.
+        Err(Errno::INVAL) => {
+            count("utimensat");
+            let path = proc_path(fd);
+            retry_on_intr(|| rustix::fs::utimensat(CWD, path.as_str(), times, AtFlags::empty()))
+        }
+        result => result,
+    }
+}
+
+/// Sets the permission bits, also through an O_PATH descriptor.
+pub(super) fn set_mode(fd: BorrowedFd<'_>, path_only: bool, mode: u32) -> Call<()> {
+    let mode = Mode::from_raw_mode(mode);
+    count("fchmod");
+    if path_only {
+        let path = proc_path(fd);
+        return retry_on_intr(|| rustix::fs::chmodat(CWD, path.as_str(), mode, AtFlags::empty()));
+    }
+    retry_on_intr(|| rustix::fs::fchmod(fd, mode))
+}
+
+/// One read of an open directory: hands (name, position after it, type) of each entry to `each`, but `.` and `..`. False: the end.
+/// `space` bounds the kernel's answer; 2 KiB hold any entry.
+pub(super) fn read_names(
+    fd: BorrowedFd<'_>,
+    space: &mut [MaybeUninit<u8>],
+    mut each: impl FnMut(&[u8], u64, FileType),
+) -> Call<bool> {
+    count("getdents64");
+    let mut entries = RawDir::new(fd, space);
+    loop {
+        match entries.next() {
+            None => return Ok(false),
+            Some(Err(Errno::INTR)) => continue,
+            Some(Err(errno)) => return Err(errno),
+            Some(Ok(entry)) => {
+                let name = entry.file_name().to_bytes();
+                if !matches!(name, b"." | b".." | b"") {
+                    each(name, entry.next_entry_cookie(), entry.file_type());
+                }
+            }
+        }
+        if entries.is_buffer_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+/// What an extended attribute's value is asked of.
+#[derive(Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// An object open for more than its path.
+    Open(BorrowedFd<'a>),
+    /// An O_PATH descriptor of a directory, or any descriptor of one.
+    Directory(BorrowedFd<'a>),
+    /// An O_PATH descriptor of anything else.
+    Path(BorrowedFd<'a>),
+    /// A name in a directory; a link itself.
+    Name(BorrowedFd<'a>, &'a [u8]),
+}
+
+/// `struct xattr_args` of the kernel.
+#[repr(C, align(8))]
+struct XattrArgs {
+    value: u64,
+    size: u32,
+    flags: u32,
+}
+
+const SYS_GETXATTRAT: libc::c_long = 464;
+static NO_GETXATTRAT: AtomicBool =
+    AtomicBool::new(!cfg!(any(target_arch = "x86_64", target_arch = "aarch64")));
+
+/// The value of an extended attribute: into `value`, with its length (ERANGE: it is longer; ENODATA: there is none). An empty `value`
+/// asks for the length alone.
+pub(super) fn get_xattr(target: Target<'_>, name: &std::ffi::CStr, value: &mut [u8]) -> Call<usize> {
+    match target {
+        Target::Open(fd) => {
+            count("fgetxattr");
+            retry_on_intr(|| rustix::fs::fgetxattr(fd, name, &mut *value))
+        }
+        Target::Path(fd) => {
+            count("getxattr");
+            let path = proc_path(fd);
+            retry_on_intr(|| rustix::fs::getxattr(path.as_str(), name, &mut *value))
+        }
+        Target::Directory(fd) => get_xattr_at(fd, b".", name, value),
+        Target::Name(dir, file) => get_xattr_at(dir, file, name, value),
+    }
+}
+
+fn get_xattr_at(dir: BorrowedFd<'_>, file: &[u8], name: &std::ffi::CStr, value: &mut [u8]) -> Call<usize> {
+    if !NO_GETXATTRAT.load(Relaxed) {
+        match getxattrat(dir, file, name, value) {
+            // Before Linux 6.13; some sandboxes answer EPERM to what they do not know, and reading never gives that otherwise.
+            Err(Errno::NOSYS | Errno::PERM) => NO_GETXATTRAT.store(true, Relaxed),
+            result => return result,
+        }
+    }
+    count("lgetxattr");
+    let mut path = proc_path(dir).into_bytes();
+    path.push(b'/');
+    path.extend_from_slice(file);
+    retry_on_intr(|| rustix::fs::lgetxattr(path.as_slice(), name, &mut *value))
+}
+
+fn getxattrat(dir: BorrowedFd<'_>, file: &[u8], name: &std::ffi::CStr, value: &mut [u8]) -> Call<usize> {
+    let mut path = [0; 256];
+    let Some(space) = path[..255].get_mut(..file.len()) else { return Err(Errno::NAMETOOLONG) };
+    space.copy_from_slice(file);
+    count("getxattrat");
+    retry_on_intr(|| {
+        let mut arguments = XattrArgs {
+            value: value.as_mut_ptr() as u64,
+            size: value.len().min(u32::MAX as usize) as u32,
+            flags: 0,
+        };
+        // SAFETY: `path` ends in a NUL (its last byte is never written), `name` is a C string, and `arguments` describes the `value.len()`
+        // bytes at `value`; all outlive the call, which writes to nothing but `value`.
+        let result = unsafe {
+            libc::syscall(
+                SYS_GETXATTRAT,
+                dir.as_raw_fd(),
+                path.as_ptr(),
+                libc::AT_SYMLINK_NOFOLLOW,
+                name.as_ptr(),
+                &raw mut arguments,
+                size_of::<XattrArgs>(),
+            )
+        };
+        usize::try_from(result).map_err(|_| last_errno())
+    })
+}
+
+/// Sets an extended attribute. Not by a name: what is changed is always held open.
+pub(super) fn set_xattr(
+    fd: BorrowedFd<'_>,
+    path_only: bool,
+    name: &std::ffi::CStr,
+    value: &[u8],
+) -> Call<()> {
+    count("setxattr");
+    if path_only {
+        let path = proc_path(fd);
+        return retry_on_intr(|| rustix::fs::setxattr(path.as_str(), name, value, XattrFlags::empty()));
+    }
+    retry_on_intr(|| rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()))
+}
+
+/// Removes an extended attribute (ENODATA: there is none).
+pub(super) fn remove_xattr(fd: BorrowedFd<'_>, path_only: bool, name: &std::ffi::CStr) -> Call<()> {
+    count("removexattr");
+    if path_only {
+        let path = proc_path(fd);
+        return retry_on_intr(|| rustix::fs::removexattr(path.as_str(), name));
+    }
+    retry_on_intr(|| rustix::fs::fremovexattr(fd, name))
+}
+
+/// The names of the extended attributes, each ended by a NUL, into `list`. An empty `list` asks for the length alone.
+pub(super) fn list_xattrs(fd: BorrowedFd<'_>, path_only: bool, list: &mut [u8]) -> Call<usize> {
+    count("listxattr");
+    if path_only {
+        let path = proc_path(fd);
+        return retry_on_intr(|| rustix::fs::listxattr(path.as_str(), &mut *list));
+    }
+    retry_on_intr(|| rustix::fs::flistxattr(fd, &mut *list))
+}
+
+/// The process' limit of open descriptors: (soft, hard); `None` is "no limit".
+pub(super) fn descriptor_limit() -> (Option<u64>, Option<u64>) {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    (limit.current, limit.maximum)
+}
+
+/// Sets the process' limit of open descriptors.
+pub(super) fn set_descriptor_limit(soft: u64, hard: u64) -> Call<()> {
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: Some(hard) })
+}
+
+/// The kernel's version, as far as (major, minor).
+pub(super) fn kernel_version() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Borrows a descriptor (short for `as_fd`, which needs the trait).
+pub(super) fn borrow(fd: &OwnedFd) -> BorrowedFd<'_> {
+    fd.as_fd()
+}
