@@ -106,3 +106,13 @@ pub(crate) fn defect(which: Defect) -> bool {
 pub fn choose_defect(which: Defect) {
     DEFECT.store(which as u8, std::sync::atomic::Ordering::Relaxed);
 }
+
+/// Ends after `duration`.
+#[cfg(not(shuttle))]
+pub(crate) use tokio::time::sleep;
+
+/// Time does not pass in a model: any other task may go first.
+#[cfg(shuttle)]
+pub(crate) async fn sleep(_: std::time::Duration) {
+    shuttle::future::yield_now().await;
+}

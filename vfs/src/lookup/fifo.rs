@@ -1,0 +1,203 @@
+//! Waiting in line, without a thread: the list that gates, names and the topology lock share.
+//!
+//! A queue lives inside its owner's mutex. Whoever ends a wait writes the grant into the waiter's own cell *first* and
+//! wakes it afterwards; a waiter that is dropped between the two finds the grant in its cell and gives it back to the
+//! owner, which passes it on. Nothing is read at the time of the poll but the cell: a grant carries all it says.
+//!
+//! Order of locks: the owner's mutex, then a cell.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::{Defect, Mutex, defect};
+
+enum Cell<G> {
+    Waiting(Option<Waker>),
+    Granted(G),
+    /// The grant was taken, or the wait given up.
+    Done,
+}
+
+/// Where one waiter's grant is put.
+pub(crate) struct Waiter<G> {
+    ticket: u64,
+    cell: Mutex<Cell<G>>,
+}
+
+impl<G> Waiter<G> {
+    /// A waiter of no queue, for a single value.
+    pub(crate) fn alone() -> Arc<Waiter<G>> {
+        Arc::new(Waiter { ticket: 0, cell: Mutex::new(Cell::Waiting(None)) })
+    }
+
+    /// Records the grant; the waker is to be woken once all locks are let go.
+    #[must_use]
+    pub(crate) fn grant(&self, grant: G) -> Option<Waker> {
+        let mut cell = self.cell.lock();
+        match std::mem::replace(&mut *cell, Cell::Granted(grant)) {
+            Cell::Waiting(waker) => waker,
+            Cell::Granted(_) | Cell::Done => unreachable!("a waiter leaves its queue before it is granted"),
+        }
+    }
+
+    /// Takes the grant, or leaves the waker.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<G> {
+        let mut cell = self.cell.lock();
+        match std::mem::replace(&mut *cell, Cell::Done) {
+            Cell::Granted(grant) => Poll::Ready(grant),
+            Cell::Waiting(old) => {
+                let waker = match old {
+                    Some(old) if old.will_wake(cx.waker()) => old,
+                    _ => cx.waker().clone(),
+                };
+                *cell = Cell::Waiting(Some(waker));
+                Poll::Pending
+            }
+            Cell::Done => unreachable!("polled after its end"),
+        }
+    }
+
+    /// Gives the wait up. A grant that was recorded already comes back.
+    fn give_up(&self) -> Option<G> {
+        match std::mem::replace(&mut *self.cell.lock(), Cell::Done) {
+            Cell::Granted(grant) => Some(grant),
+            Cell::Waiting(_) | Cell::Done => None,
+        }
+    }
+}
+
+/// Those who wait, in the order in which they came; `K` is what each wants.
+pub(crate) struct Queue<K, G> {
+    waiting: VecDeque<(K, Arc<Waiter<G>>)>,
+    next: u64,
+}
+
+impl<K: Copy, G> Queue<K, G> {
+    pub(crate) fn new() -> Queue<K, G> {
+        Queue { waiting: VecDeque::new(), next: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Gets into line.
+    pub(crate) fn push(&mut self, want: K) -> Arc<Waiter<G>> {
+        let waiter = Arc::new(Waiter { ticket: self.next, cell: Mutex::new(Cell::Waiting(None)) });
+        self.next += 1;
+        self.waiting.push_back((want, Arc::clone(&waiter)));
+        waiter
+    }
+
+    /// What the first in line wants.
+    pub(crate) fn first(&self) -> Option<K> {
+        self.waiting.front().map(|(want, _)| *want)
+    }
+
+    /// Takes the first out of the line.
+    pub(crate) fn pop(&mut self) -> Option<Arc<Waiter<G>>> {
+        self.waiting.pop_front().map(|(_, waiter)| waiter)
+    }
+
+    /// Takes the first of whom `f` holds out of the line.
+    pub(crate) fn pop_first(&mut self, f: impl Fn(K) -> bool) -> Option<Arc<Waiter<G>>> {
+        let at = self.waiting.iter().position(|(want, _)| f(*want))?;
+        self.waiting.remove(at).map(|(_, waiter)| waiter)
+    }
+
+    /// Takes all of whom `f` holds out of the line.
+    pub(crate) fn take_all(&mut self, f: impl Fn(K) -> bool, mut each: impl FnMut(K, &Waiter<G>)) {
+        self.waiting.retain(|(want, waiter)| {
+            let take = f(*want);
+            if take {
+                each(*want, waiter);
+            }
+            !take
+        });
+    }
+
+    fn remove(&mut self, ticket: u64) -> bool {
+        // Tickets ascend along the line.
+        match self.waiting.binary_search_by_key(&ticket, |(_, waiter)| waiter.ticket) {
+            Ok(at) => self.waiting.remove(at).is_some(),
+            Err(_) => false,
+        }
+    }
+}
+
+/// The wakers of a step, woken when its locks are let go.
+#[derive(Default)]
+pub(crate) struct Wakes {
+    first: Option<Waker>,
+    more: Vec<Waker>,
+}
+
+impl Wakes {
+    pub(crate) fn push(&mut self, waker: Option<Waker>) {
+        match waker {
+            Some(waker) if self.first.is_none() => self.first = Some(waker),
+            Some(waker) => self.more.push(waker),
+            None => {}
+        }
+    }
+
+    pub(crate) fn wake(self) {
+        self.first.into_iter().chain(self.more).for_each(Waker::wake);
+    }
+}
+
+/// What a queue lives in.
+pub(crate) trait Owner {
+    type Want: Copy;
+    type Grant;
+
+    /// Runs `f` on the queue under the owner's mutex, then whatever that makes possible, then wakes.
+    /// `given_back` is a grant that its waiter did not live to take.
+    fn leave(
+        &self,
+        remove: impl FnOnce(&mut Queue<Self::Want, Self::Grant>),
+        given_back: impl FnOnce() -> Option<Self::Grant>,
+    );
+}
+
+/// A wait for a grant. Dropping it leaves the line, or passes the grant on.
+pub(crate) struct Wait<O: Owner> {
+    owner: Arc<O>,
+    waiter: Arc<Waiter<O::Grant>>,
+    done: bool,
+}
+
+impl<O: Owner> Wait<O> {
+    pub(crate) fn new(owner: Arc<O>, waiter: Arc<Waiter<O::Grant>>) -> Wait<O> {
+        Wait { owner, waiter, done: false }
+    }
+}
+
+impl<O: Owner> Future for Wait<O> {
+    type Output = O::Grant;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O::Grant> {
+        let polled = self.waiter.poll(cx);
+        self.done = polled.is_ready();
+        polled
+    }
+}
+
+impl<O: Owner> Drop for Wait<O> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let waiter = &self.waiter;
+        // Under the owner's mutex nobody can be granting: either we are still in line, or the grant is in the cell.
+        self.owner.leave(
+            |queue| {
+                queue.remove(waiter.ticket);
+            },
+            || waiter.give_up().filter(|_| !defect(Defect::LostGrant)),
+        );
+    }
+}

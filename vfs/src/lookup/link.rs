@@ -1,0 +1,146 @@
+//! A link: one name of one object. It is what an open handle holds, and it follows the object when that is renamed.
+//!
+//! The kernel's dentry is three things at once: a position, a lock and an identity. Here a [`Slot`](super::slot::Slot)
+//! is the position and the lock, a link the identity, a [`Node`] the object; so nothing moves under who holds a lock.
+//!
+//! The marks and the count of opens are guarded by the node's `opens` mutex: they are read and changed through
+//! [`Opens`](crate::opens::Opens) alone, and are atomic only for want of a cell that knows of that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use crate::name::Name;
+use crate::node::Node;
+use crate::sync::Mutex;
+
+/// Where a link stands: in which directory, spelled how.
+pub(crate) struct Place<F> {
+    pub(crate) dir: Arc<Node<F>>,
+    pub(crate) name: Name,
+}
+
+impl<F> Clone for Place<F> {
+    fn clone(&self) -> Self {
+        Place { dir: Arc::clone(&self.dir), name: self.name.clone() }
+    }
+}
+
+impl<F> Place<F> {
+    pub(crate) fn is(&self, dir: &Node<F>, name: &Name) -> bool {
+        self.dir.id() == dir.id() && self.name == *name
+    }
+
+    pub(crate) fn same(&self, other: &Place<F>) -> bool {
+        self.is(&other.dir, &other.name)
+    }
+}
+
+/// The name is removed, or is being removed.
+pub(crate) const GONE: u8 = 1;
+/// A rename of it is under way.
+pub(crate) const MOVING: u8 = 2;
+/// It goes with its last open (MS-FSA's Link.IsDeleted).
+pub(crate) const DELETE_PENDING: u8 = 4;
+
+/// One name of one object.
+pub struct Link<F> {
+    node: Arc<Node<F>>,
+    /// For everything but a directory; a directory's only place is its node's.
+    place: Mutex<Option<Place<F>>>,
+    marks: AtomicU8,
+    opens: AtomicU32,
+}
+
+impl<F> Link<F> {
+    pub(crate) fn new(node: Arc<Node<F>>, place: Option<Place<F>>) -> Arc<Link<F>> {
+        let link = Link { node, place: Mutex::new(None), marks: AtomicU8::new(0), opens: AtomicU32::new(0) };
+        *link.place_cell().lock() = place;
+        Arc::new(link)
+    }
+
+    fn place_cell(&self) -> &Mutex<Option<Place<F>>> {
+        match self.node.directory() {
+            Some(directory) => &directory.place,
+            None => &self.place,
+        }
+    }
+
+    /// The object.
+    pub fn node(&self) -> &Arc<Node<F>> {
+        &self.node
+    }
+
+    pub(crate) fn place_now(&self) -> Option<Place<F>> {
+        self.place_cell().lock().clone()
+    }
+
+    /// Moves the link. Called with the node's `opens` held.
+    pub(crate) fn set_place(&self, place: Place<F>) {
+        let old = self.place_cell().lock().replace(place);
+        // Outside the lock: the directory may end here.
+        drop(old);
+    }
+
+    /// The directory that the name stands in, and the name as it is spelled there. `None`: a share's root.
+    pub fn place(&self) -> Option<(Arc<Node<F>>, Name)> {
+        self.place_now().map(|place| (place.dir, place.name))
+    }
+
+    /// The name as it is spelled on the disk. `None`: a share's root.
+    pub fn name(&self) -> Option<Name> {
+        self.spelling()
+    }
+
+    pub(crate) fn spelling(&self) -> Option<Name> {
+        self.place_cell().lock().as_ref().map(|place| place.name.clone())
+    }
+
+    pub(crate) fn is_at(&self, dir: &Node<F>, name: &Name) -> bool {
+        self.place_cell().lock().as_ref().is_some_and(|place| place.is(dir, name))
+    }
+
+    pub(crate) fn has(&self, mark: u8) -> bool {
+        self.marks.load(Ordering::Acquire) & mark != 0
+    }
+
+    /// Called with the node's `opens` held.
+    pub(crate) fn set(&self, mark: u8, on: bool) {
+        let marks = self.marks.load(Ordering::Relaxed);
+        self.marks.store(if on { marks | mark } else { marks & !mark }, Ordering::Release);
+    }
+
+    pub(crate) fn opens(&self) -> u32 {
+        self.opens.load(Ordering::Acquire)
+    }
+
+    /// Called with the node's `opens` held.
+    pub(crate) fn set_opens(&self, opens: u32) {
+        self.opens.store(opens, Ordering::Release);
+    }
+
+    /// The name was removed, or is just being removed.
+    pub fn is_gone(&self) -> bool {
+        self.has(GONE)
+    }
+
+    /// The names from the topmost root that is known down to this one. A rename above it at the same time may mix old
+    /// and new names; where that matters, [`Vfs::path`](crate::Vfs::path) tells the names of one instant.
+    pub fn path(&self) -> Vec<Name> {
+        self.names_below(None).0
+    }
+
+    /// The names from `root` (or the topmost root) down to this one, and whether `root` was reached.
+    pub(crate) fn names_below(&self, root: Option<&Node<F>>) -> (Vec<Name>, bool) {
+        let is_root = |node: &Node<F>| root.is_some_and(|root| root.id() == node.id());
+        let mut names = Vec::new();
+        let mut reached = is_root(&self.node);
+        let mut place = if reached { None } else { self.place_now() };
+        while let Some(Place { dir, name }) = place {
+            names.push(name);
+            reached = is_root(&dir);
+            place = if reached { None } else { dir.directory().and_then(|dir| dir.place.lock().clone()) };
+        }
+        names.reverse();
+        (names, reached)
+    }
+}

@@ -1,0 +1,467 @@
+//! A slot: one folded name in one directory, what it is known to mean, and the claim on it.
+//!
+//! | From | Event | To |
+//! |---|---|---|
+//! | unknown, free | a reader or claimer comes | claimed: *in lookup*; whoever came is the owner |
+//! | unknown, claimed | a reader comes | waits for the answer, or becomes owner if the owner gives up |
+//! | known | a reader comes | the value; while a change is in flight that is the value before it |
+//! | claimed | a claimer comes | waits in line |
+//! | claimed | the owner publishes | the value; readers are answered, the claim goes to the next in line or is free |
+//! | claimed | the owner gives up before it changed anything | the value as it was; handed on |
+//! | claimed | the owner is lost after its call began | unknown; handed on |
+//! | claimed | a foreign change is noted | remembered: what is published then is stored as unknown |
+//!
+//! "In lookup" is no flag of its own: it is *unknown and claimed*. The claim is handed over directly and in line, so
+//! that nobody barges in and nobody is woken for nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::fifo::{Owner, Queue, Wait, Wakes};
+use super::link::Link;
+use crate::error::{FsError, Result};
+use crate::fold::FoldedName;
+use crate::name::Name;
+use crate::node::NodeId;
+use crate::sync::{Defect, Mutex, MutexGuard, defect};
+
+/// What a name means.
+pub(crate) enum Value<F> {
+    /// Nobody knows.
+    Unknown,
+    /// Nothing. It has no spelling: whoever creates the name spells it.
+    Negative,
+    /// One object.
+    Positive(Arc<Link<F>>),
+    /// Several spellings on the disk fold alike; at least two, ordered by their bytes.
+    Many(Box<[Arc<Link<F>>]>),
+}
+
+impl<F> Clone for Value<F> {
+    fn clone(&self) -> Self {
+        match self {
+            Value::Unknown => Value::Unknown,
+            Value::Negative => Value::Negative,
+            Value::Positive(link) => Value::Positive(Arc::clone(link)),
+            Value::Many(links) => Value::Many(links.clone()),
+        }
+    }
+}
+
+impl<F> Value<F> {
+    /// The value of a name with these links.
+    pub(crate) fn of(mut links: Vec<Arc<Link<F>>>) -> Value<F> {
+        match links.len() {
+            0 => Value::Negative,
+            1 => links.pop().map_or(Value::Negative, Value::Positive),
+            _ => {
+                links.sort_by_key(|link| link.spelling());
+                Value::Many(links.into())
+            }
+        }
+    }
+
+    pub(crate) fn is_known(&self) -> bool {
+        !matches!(self, Value::Unknown)
+    }
+
+    pub(crate) fn links(&self) -> &[Arc<Link<F>>] {
+        match self {
+            Value::Unknown | Value::Negative => &[],
+            Value::Positive(link) => std::slice::from_ref(link),
+            Value::Many(links) => links,
+        }
+    }
+
+    /// What a client means that spells the name so: the exact spelling, or else the first.
+    pub(crate) fn pick(&self, name: &Name) -> Option<&Arc<Link<F>>> {
+        match self {
+            Value::Unknown | Value::Negative => None,
+            Value::Positive(link) => Some(link),
+            Value::Many(links) => {
+                links.iter().find(|link| link.spelling().as_ref() == Some(name)).or_else(|| links.first())
+            }
+        }
+    }
+
+    /// The value without `link`. `exact`: the storage holds no other spelling than those known.
+    pub(crate) fn without(&self, link: &Arc<Link<F>>, exact: bool) -> Value<F> {
+        let rest: Vec<_> = self.links().iter().filter(|other| !Arc::ptr_eq(other, link)).cloned().collect();
+        if rest.is_empty() && !exact { Value::Unknown } else { Value::of(rest) }
+    }
+
+    /// The value with `link` beside what is there.
+    pub(crate) fn with(&self, link: &Arc<Link<F>>) -> Value<F> {
+        let mut links: Vec<_> =
+            self.links().iter().filter(|other| !Arc::ptr_eq(other, link)).cloned().collect();
+        links.push(Arc::clone(link));
+        Value::of(links)
+    }
+}
+
+/// What one in the line waits for.
+#[derive(Clone, Copy)]
+pub(crate) enum Want {
+    /// The value; `seen` is the number of the claim that was held when the reader came.
+    Value { seen: u32 },
+    /// The claim.
+    Claim,
+    /// That whoever has the claim now is through.
+    Settled,
+}
+
+/// What a wait ends with.
+pub(crate) enum Grant<F> {
+    /// The value as it was published.
+    Answer(Result<Value<F>>),
+    /// The claim is yours.
+    Claim,
+    /// The claim that was held is over.
+    Settled,
+}
+
+/// Which readers an end of a claim answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// All of them: nobody but us changes the tree.
+    All,
+    /// Those who had come before the claim was taken: for them, what its owner asked the backend is recent enough.
+    Earlier,
+    /// None: the next reader asks for itself.
+    None,
+}
+
+struct Inner<F> {
+    value: Value<F>,
+    claimed: bool,
+    /// A foreign change was noted while the slot was claimed.
+    recheck: bool,
+    /// The number of the claim: it goes up with each.
+    episode: u32,
+    /// Allocated when somebody first has to wait.
+    queue: Option<Box<Queue<Want, Grant<F>>>>,
+}
+
+/// One folded name in one directory.
+pub(crate) struct Slot<F> {
+    pub(crate) dir: NodeId,
+    pub(crate) fold: FoldedName,
+    /// Somebody asked for it since the evictor last came by.
+    pub(crate) used: AtomicBool,
+    inner: Mutex<Inner<F>>,
+}
+
+/// What a reader gets.
+pub(crate) enum Access<F> {
+    Value(Value<F>),
+    Claim(Claim<F>),
+}
+
+impl<F> Slot<F> {
+    pub(crate) fn new(dir: NodeId, fold: FoldedName) -> Slot<F> {
+        let inner = Inner { value: Value::Unknown, claimed: false, recheck: false, episode: 0, queue: None };
+        Slot { dir, fold, used: AtomicBool::new(true), inner: Mutex::new(inner) }
+    }
+
+    /// Tells the evictor that the slot is of use. Stores only if that is news, so as not to dirty the line.
+    pub(crate) fn touch(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The value as it is now, and whether somebody has the claim.
+    pub(crate) fn peek(&self) -> (Value<F>, bool) {
+        let inner = self.inner.lock();
+        (inner.value.clone(), inner.claimed)
+    }
+
+    /// Unknown and claimed.
+    #[cfg(test)]
+    pub(crate) fn is_in_lookup(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.claimed && !inner.value.is_known()
+    }
+
+    #[cfg(any(test, shuttle))]
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.inner.lock().claimed
+    }
+
+    /// Whether the slot's link is open somewhere, so that the slot had better stay.
+    pub(crate) fn is_held(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.claimed || inner.value.links().iter().any(|link| Arc::strong_count(link) > 1)
+    }
+
+    /// The value may have been changed by somebody else: it is forgotten, or will be when it is published.
+    pub(crate) fn suspect(&self) {
+        let mut inner = self.inner.lock();
+        let forgotten = if inner.claimed {
+            inner.recheck = true;
+            None
+        } else {
+            Some(std::mem::replace(&mut inner.value, Value::Unknown))
+        };
+        drop(inner);
+        // Dropped outside the lock: it may be the last of its node.
+        drop(forgotten);
+    }
+
+    /// The claim, waiting in line.
+    pub(crate) async fn claim(self: &Arc<Slot<F>>) -> Claim<F> {
+        let waiter = {
+            let mut inner = self.inner.lock();
+            match self.try_claim(&mut inner) {
+                Some(claim) => return claim,
+                None => inner.push(Want::Claim),
+            }
+        };
+        match Wait::new(Arc::clone(self), waiter).await {
+            Grant::Claim => self.granted(),
+            Grant::Answer(_) | Grant::Settled => unreachable!("a claimer gets the claim"),
+        }
+    }
+
+    /// The known value, or else the claim with which to find it out; the answer of whoever is finding it out now is
+    /// waited for. With `trust` what is stored is as good as what the backend would say.
+    pub(crate) async fn value_or_claim(self: &Arc<Slot<F>>, trust: bool) -> Result<Access<F>> {
+        let waiter = {
+            let mut inner = self.inner.lock();
+            if trust && inner.value.is_known() {
+                return Ok(Access::Value(inner.value.clone()));
+            }
+            match self.try_claim(&mut inner) {
+                Some(claim) => return Ok(Access::Claim(claim)),
+                None => {
+                    let seen = inner.episode;
+                    inner.push(Want::Value { seen })
+                }
+            }
+        };
+        match Wait::new(Arc::clone(self), waiter).await {
+            Grant::Answer(_) if defect(Defect::ValueAtPoll) => Ok(Access::Value(self.peek().0)),
+            Grant::Answer(answer) => answer.map(Access::Value),
+            Grant::Claim => Ok(Access::Claim(self.granted())),
+            Grant::Settled => unreachable!("a reader gets a value or the claim"),
+        }
+    }
+
+    /// Waits until whoever has the claim now is through with it.
+    pub(crate) async fn settled(self: &Arc<Slot<F>>) {
+        let waiter = {
+            let mut inner = self.inner.lock();
+            if !inner.claimed {
+                return;
+            }
+            inner.push(Want::Settled)
+        };
+        Wait::new(Arc::clone(self), waiter).await;
+    }
+
+    fn try_claim(self: &Arc<Slot<F>>, inner: &mut Inner<F>) -> Option<Claim<F>> {
+        if inner.claimed {
+            return None;
+        }
+        debug_assert!(
+            inner.queue.as_ref().is_none_or(|queue| queue.is_empty()),
+            "a free slot has no waiters"
+        );
+        inner.claimed = true;
+        inner.episode = inner.episode.wrapping_add(1);
+        Some(self.granted())
+    }
+
+    fn granted(self: &Arc<Slot<F>>) -> Claim<F> {
+        Claim { slot: Arc::clone(self), changing: false, done: false }
+    }
+}
+
+impl<F> Inner<F> {
+    fn push(&mut self, want: Want) -> Arc<super::fifo::Waiter<Grant<F>>> {
+        self.queue.get_or_insert_with(|| Box::new(Queue::new())).push(want)
+    }
+
+    /// The claim is over: stores `value` if there is one, answers, and hands the claim on. What was stored before
+    /// comes back, to be dropped outside the lock.
+    #[must_use]
+    fn release(
+        &mut self,
+        value: Option<Value<F>>,
+        answer: Option<Result<Value<F>>>,
+        answers: Answers,
+        wakes: &mut Wakes,
+    ) -> Option<Value<F>> {
+        debug_assert!(self.claimed, "released without a claim");
+        let value = match value {
+            _ if std::mem::take(&mut self.recheck) => Some(Value::Unknown),
+            value => value,
+        };
+        let old = value.map(|value| std::mem::replace(&mut self.value, value));
+        let Some(queue) = self.queue.as_mut() else {
+            self.claimed = false;
+            return old;
+        };
+        queue.take_all(
+            |want| matches!(want, Want::Settled),
+            |_, waiter| wakes.push(waiter.grant(Grant::Settled)),
+        );
+        if let Some(answer) = answer {
+            let episode = self.episode;
+            queue.take_all(
+                |want| match want {
+                    Want::Value { seen } => match answers {
+                        Answers::All => true,
+                        Answers::Earlier => seen != episode,
+                        Answers::None => false,
+                    },
+                    _ => false,
+                },
+                |_, waiter| wakes.push(waiter.grant(Grant::Answer(answer.clone()))),
+            );
+        }
+        self.hand_on(wakes);
+        old
+    }
+
+    /// Gives the claim, which nobody has any more, to the first in line.
+    fn hand_on(&mut self, wakes: &mut Wakes) {
+        self.claimed = false;
+        let Some(queue) = self.queue.as_mut() else { return };
+        if let Some(next) = queue.pop_first(|want| !matches!(want, Want::Settled)) {
+            self.claimed = true;
+            self.episode = self.episode.wrapping_add(1);
+            wakes.push(next.grant(Grant::Claim));
+        }
+        if queue.is_empty() {
+            self.queue = None;
+        }
+    }
+}
+
+impl<F> Owner for Slot<F> {
+    type Want = Want;
+    type Grant = Grant<F>;
+
+    fn leave(
+        &self,
+        remove: impl FnOnce(&mut Queue<Want, Grant<F>>),
+        given_back: impl FnOnce() -> Option<Grant<F>>,
+    ) {
+        let mut wakes = Wakes::default();
+        let mut inner = self.inner.lock();
+        if let Some(queue) = inner.queue.as_mut() {
+            remove(queue);
+            if queue.is_empty() {
+                inner.queue = None;
+            }
+        }
+        let grant = given_back();
+        if matches!(grant, Some(Grant::Claim)) {
+            inner.hand_on(&mut wakes);
+        }
+        drop(inner);
+        wakes.wake();
+        drop(grant);
+    }
+}
+
+/// The exclusive right to change what a name means, or to find it out. It belongs to the task that does so.
+///
+/// Dropped without a word it leaves the value as it was; after [`Claim::begin`] it leaves it unknown.
+pub(crate) struct Claim<F> {
+    slot: Arc<Slot<F>>,
+    changing: bool,
+    done: bool,
+}
+
+impl<F> Claim<F> {
+    /// The value; nobody else publishes another while the claim is held.
+    pub(crate) fn value(&self) -> Value<F> {
+        self.slot.inner.lock().value.clone()
+    }
+
+    /// The backend is about to change the name: from here on only [`Claim::publish`] leaves a known value.
+    pub(crate) fn begin(&mut self) {
+        self.changing = true;
+    }
+
+    /// Stores what was found out while the claim goes on.
+    pub(crate) fn learn(&self, value: Value<F>) {
+        let old = std::mem::replace(&mut self.slot.inner.lock().value, value);
+        drop(old);
+    }
+
+    /// The end: stores `value` and tells it to the waiting readers.
+    pub(crate) fn publish(self, value: Value<F>, answers: Answers) {
+        let answer = value.is_known().then(|| Ok(value.clone()));
+        self.release(Some(value), answer, answers);
+    }
+
+    /// The end of a lookup whose answer holds for those who wait, and not for later.
+    pub(crate) fn answer(self, stored: Value<F>, answer: Value<F>, answers: Answers) {
+        self.release(Some(stored), Some(Ok(answer)), answers);
+    }
+
+    /// The end of a lookup that failed: the waiting readers get the error; it is not stored.
+    pub(crate) fn fail(self, error: FsError) {
+        self.release(None, Some(Err(error)), Answers::All);
+    }
+
+    /// The end, with nothing changed and nothing found out.
+    pub(crate) fn abort(mut self) {
+        self.changing = false;
+    }
+
+    fn release(mut self, value: Option<Value<F>>, answer: Option<Result<Value<F>>>, answers: Answers) {
+        self.done = true;
+        let mut wakes = Wakes::default();
+        let old = self.slot.inner.lock().release(value, answer, answers, &mut wakes);
+        wakes.wake();
+        drop(old);
+    }
+
+    /// Ends two claims at one instant: nobody sees the one name changed and the other not.
+    pub(crate) fn publish_two(
+        (mut a, a_value): (Claim<F>, Value<F>),
+        (mut b, b_value): (Claim<F>, Value<F>),
+        answers: Answers,
+    ) {
+        a.done = true;
+        b.done = true;
+        let mut wakes = Wakes::default();
+        let told = |value: &Value<F>| value.is_known().then(|| Ok(value.clone()));
+        let (a_told, b_told) = (told(&a_value), told(&b_value));
+        let (mut a_inner, mut b_inner) = lock_two(&a.slot, &b.slot);
+        let a_old = a_inner.release(Some(a_value), a_told, answers, &mut wakes);
+        let b_old = b_inner.release(Some(b_value), b_told, answers, &mut wakes);
+        drop((a_inner, b_inner));
+        wakes.wake();
+        drop((a_old, b_old));
+    }
+}
+
+/// Locks both in the order of their keys.
+fn lock_two<'a, F>(a: &'a Slot<F>, b: &'a Slot<F>) -> (MutexGuard<'a, Inner<F>>, MutexGuard<'a, Inner<F>>) {
+    debug_assert!((a.dir, &a.fold) != (b.dir, &b.fold), "one slot, locked twice");
+    if (a.dir, &a.fold) < (b.dir, &b.fold) {
+        let first = a.inner.lock();
+        (first, b.inner.lock())
+    } else {
+        let first = b.inner.lock();
+        (a.inner.lock(), first)
+    }
+}
+
+impl<F> Drop for Claim<F> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let mut wakes = Wakes::default();
+        let value = self.changing.then_some(Value::Unknown);
+        let old = self.slot.inner.lock().release(value, None, Answers::None, &mut wakes);
+        wakes.wake();
+        drop(old);
+    }
+}

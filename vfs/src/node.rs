@@ -1,0 +1,296 @@
+//! Nodes: the objects of the tree, found by their identity on the storage, and alive while anything refers to them.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::backend::{Backend, BackendNode};
+use crate::fold::Fold;
+use crate::lookup::gate::Gate;
+use crate::lookup::link::{Link, Place};
+use crate::lookup::slot::Slot;
+use crate::metadata::{BackendKey, Kind};
+use crate::opens::{Opens, State};
+use crate::sync::Mutex;
+
+/// The number of a node: ascending, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
+
+/// A mounted backend and how its names are compared.
+pub(crate) struct Mount {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) fold: Fold,
+    /// What was once looked up is believed for ever.
+    pub(crate) trust: bool,
+    /// At most one spelling of a name can stand in a directory.
+    pub(crate) exact: bool,
+    /// `lookup_folded` is no scan.
+    pub(crate) folds: bool,
+}
+
+impl Mount {
+    pub(crate) fn new(backend: Arc<dyn Backend>, fold: Fold) -> Mount {
+        let caps = backend.caps();
+        let folds = caps.folds && fold == Fold::Insensitive;
+        Mount { backend, fold, trust: caps.exclusive, exact: folds || fold == Fold::Sensitive, folds }
+    }
+}
+
+/// What a directory has beside a node.
+pub(crate) struct Directory<F> {
+    pub(crate) gate: Arc<Gate>,
+    /// Its one place; `None`: a root, or not known yet.
+    pub(crate) place: Mutex<Option<Place<F>>>,
+    /// It is the root of so many mounts: it is neither moved nor removed.
+    pub(crate) mounts: AtomicU32,
+    /// A rename of it is under way.
+    pub(crate) moving: AtomicBool,
+    /// The names in it that are being changed.
+    changing: Mutex<Vec<Arc<Slot<F>>>>,
+}
+
+/// An object of the tree: a file, a directory, or something that is never opened.
+pub struct Node<F> {
+    id: NodeId,
+    pub(crate) mount: Arc<Mount>,
+    pub(crate) be: BackendNode,
+    key: BackendKey,
+    kind: Kind,
+    pub(crate) state: Mutex<State<F>>,
+    directory: Option<Box<Directory<F>>>,
+    table: Arc<NodeTable<F>>,
+}
+
+impl<F> Node<F> {
+    /// Its number.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Its identity on the storage.
+    pub fn key(&self) -> BackendKey {
+        self.key
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The one mutex over its marks, its opens and what the server keeps of it. Held shortly, never across an await;
+    /// of two nodes in the order of their numbers.
+    pub fn opens(&self) -> Opens<'_, F> {
+        Opens::new(self, self.state.lock())
+    }
+
+    pub(crate) fn directory(&self) -> Option<&Directory<F>> {
+        self.directory.as_deref()
+    }
+
+    /// Where a directory stands: the directory above it, and its name there. `None` for a root, and for what is no directory
+    /// (ask its links).
+    pub fn place(&self) -> Option<(Arc<Node<F>>, crate::name::Name)> {
+        self.directory()?.place.lock().as_ref().map(|place| (Arc::clone(&place.dir), place.name.clone()))
+    }
+
+    pub(crate) fn parent(&self) -> Option<Arc<Node<F>>> {
+        self.directory()?.place.lock().as_ref().map(|place| Arc::clone(&place.dir))
+    }
+
+    /// Whether this directory stands somewhere below `ancestor`, or is it. Of a file only the latter is known: ask its
+    /// link's place.
+    pub fn is_below(&self, ancestor: &Node<F>) -> bool {
+        if self.id == ancestor.id {
+            return true;
+        }
+        let mut dir = self.parent();
+        while let Some(node) = dir {
+            if node.id == ancestor.id {
+                return true;
+            }
+            dir = node.parent();
+        }
+        false
+    }
+
+    /// Whether this directory, or one above it, is being renamed just now. Who asks *after* having made an open known
+    /// to the renamer's check, and is told no, was seen by that check or came after the rename.
+    pub fn is_moving(&self) -> bool {
+        let moving = |node: &Node<F>| node.directory().is_some_and(|dir| dir.moving.load(Ordering::SeqCst));
+        if moving(self) {
+            return true;
+        }
+        let mut dir = self.parent();
+        while let Some(node) = dir {
+            if moving(&node) {
+                return true;
+            }
+            dir = node.parent();
+        }
+        false
+    }
+
+    /// Whether the directory was removed.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.directory().is_some_and(|directory| directory.gate.is_dead())
+    }
+
+    /// The names in this directory that are being changed now.
+    pub(crate) fn changing(&self) -> Vec<Arc<Slot<F>>> {
+        self.directory().map(|directory| directory.changing.lock().clone()).unwrap_or_default()
+    }
+}
+
+impl<F> Drop for Node<F> {
+    fn drop(&mut self) {
+        self.table.forget(self);
+        // A chain of directories that only their children kept alive ends here, one after the other and not nested: a
+        // client may have made it as deep as it likes.
+        let mut above = self.directory.as_mut().and_then(|directory| directory.place.get_mut().take());
+        while let Some(place) = above {
+            above = Arc::into_inner(place.dir).and_then(|mut node| {
+                node.directory.as_mut().and_then(|directory| directory.place.get_mut().take())
+            });
+        }
+    }
+}
+
+/// Notes for the time of a change that a name of a directory is being changed.
+pub(crate) struct Changing<F> {
+    dir: Arc<Node<F>>,
+    slot: Arc<Slot<F>>,
+}
+
+impl<F> Changing<F> {
+    pub(crate) fn new(dir: &Arc<Node<F>>, slot: &Arc<Slot<F>>) -> Changing<F> {
+        if let Some(directory) = dir.directory() {
+            directory.changing.lock().push(Arc::clone(slot));
+        }
+        Changing { dir: Arc::clone(dir), slot: Arc::clone(slot) }
+    }
+}
+
+impl<F> Drop for Changing<F> {
+    fn drop(&mut self) {
+        if let Some(directory) = self.dir.directory() {
+            let mut changing = directory.changing.lock();
+            let found = changing
+                .iter()
+                .position(|slot| Arc::ptr_eq(slot, &self.slot))
+                .map(|at| changing.swap_remove(at));
+            if changing.is_empty() && changing.capacity() > 64 {
+                *changing = Vec::new();
+            }
+            drop(changing);
+            drop(found);
+        }
+    }
+}
+
+/// Where nodes are found by their identity. It keeps none of them alive.
+///
+/// Directories of one storage that is mounted twice with different comparisons are different nodes: their names are
+/// different things.
+pub(crate) struct NodeTable<F> {
+    map: DashMap<(BackendKey, bool), Weak<Node<F>>, ahash::RandomState>,
+    next: std::sync::atomic::AtomicU64,
+}
+
+fn table_key(key: BackendKey, kind: Kind, mount: &Mount) -> (BackendKey, bool) {
+    (key, kind == Kind::Directory && mount.fold == Fold::Sensitive)
+}
+
+impl<F> NodeTable<F> {
+    pub(crate) fn new() -> Arc<NodeTable<F>> {
+        let map = DashMap::with_hasher(ahash::RandomState::new());
+        Arc::new(NodeTable { map, next: std::sync::atomic::AtomicU64::new(1) })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Takes `node` out, if it is the one that is found by its identity.
+    pub(crate) fn forget(&self, node: &Node<F>) {
+        let key = table_key(node.key, node.kind, &node.mount);
+        self.map.remove_if(&key, |_, found| std::ptr::eq(found.as_ptr(), node));
+    }
+}
+
+impl<F: Default> NodeTable<F> {
+    fn make(
+        self: &Arc<Self>,
+        mount: &Arc<Mount>,
+        key: BackendKey,
+        kind: Kind,
+        be: BackendNode,
+    ) -> Arc<Node<F>> {
+        let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
+        let directory = (kind == Kind::Directory).then(|| {
+            Box::new(Directory {
+                gate: Gate::new(),
+                place: Mutex::new(None),
+                mounts: AtomicU32::new(0),
+                moving: AtomicBool::new(false),
+                changing: Mutex::new(Vec::new()),
+            })
+        });
+        let (mount, table) = (Arc::clone(mount), Arc::clone(self));
+        Arc::new(Node { id, mount, be, key, kind, state: Mutex::new(State::default()), directory, table })
+    }
+
+    /// The node of this identity. A removed directory's is no longer its.
+    pub(crate) fn find_or_make(
+        self: &Arc<Self>,
+        mount: &Arc<Mount>,
+        key: BackendKey,
+        kind: Kind,
+        be: BackendNode,
+    ) -> Arc<Node<F>> {
+        let table_key = table_key(key, kind, mount);
+        if let Some(found) = self.map.get(&table_key).and_then(|found| found.upgrade())
+            && found.kind == kind
+            && !found.is_dead()
+        {
+            return found;
+        }
+        let made = self.make(mount, key, kind, be);
+        // Nodes whose last reference might be ours are dropped after the shard's guard: their drop locks the shard.
+        let (node, _unused) = match self.map.entry(table_key) {
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::downgrade(&made));
+                (made, None)
+            }
+            Entry::Occupied(mut entry) => match entry.get().upgrade() {
+                Some(found) if found.kind == kind && !found.is_dead() => (found, Some(made)),
+                found => {
+                    entry.insert(Arc::downgrade(&made));
+                    (made, found)
+                }
+            },
+        };
+        node
+    }
+
+    /// A node for an object that was made just now. Whatever had its identity is no more.
+    pub(crate) fn make_new(
+        self: &Arc<Self>,
+        mount: &Arc<Mount>,
+        key: BackendKey,
+        kind: Kind,
+        be: BackendNode,
+    ) -> Arc<Node<F>> {
+        let made = self.make(mount, key, kind, be);
+        self.map.insert(table_key(key, kind, mount), Arc::downgrade(&made));
+        made
+    }
+}
+
+impl<F> Node<F> {
+    pub(crate) fn link_to(self: &Arc<Self>, place: Option<Place<F>>) -> Arc<Link<F>> {
+        Link::new(Arc::clone(self), place)
+    }
+}

@@ -1,0 +1,146 @@
+//! Creating a file or a directory.
+
+use std::sync::Arc;
+
+use crate::Vfs;
+use crate::backend::{BackendFile, CreateHow};
+use crate::counters::Count;
+use crate::error::{FsError, Result};
+use crate::lookup::link::{Link, Place};
+use crate::metadata::{Kind, Metadata};
+use crate::name::Name;
+use crate::node::Node;
+use crate::opens::Opens;
+
+/// What became of a create.
+pub enum Creation<F, T> {
+    /// The object was made.
+    Created {
+        /// Its name.
+        link: Arc<Link<F>>,
+        /// It is open.
+        file: Arc<dyn BackendFile>,
+        /// What it is like.
+        metadata: Metadata,
+        /// What `publish` answered.
+        value: T,
+    },
+    /// The name is taken. Nothing was changed, and `publish` was not called.
+    Exists(Arc<Link<F>>),
+}
+
+/// How often a name that others keep making and removing is tried.
+const TRIES: usize = 16;
+
+impl<F: Default + Send + 'static> Vfs<F> {
+    /// Makes `name` in `dir`, if it is not there in any spelling that the share takes for the same. `publish` runs
+    /// under the new node's `opens` before anybody can find the name, so that the creator's open is the first.
+    ///
+    /// # Errors
+    /// `PathNotFound` if `dir` is removed; `Exists` if others keep making the name; what the backend says.
+    pub async fn create<T: Send + 'static>(
+        self: &Arc<Self>,
+        dir: &Arc<Node<F>>,
+        name: &Name,
+        how: CreateHow,
+        publish: impl FnOnce(&Arc<Link<F>>, &mut Opens<'_, F>) -> T + Send + 'static,
+    ) -> Result<Creation<F, T>> {
+        if !matches!(how.kind, Kind::File | Kind::Directory) {
+            return Err(FsError::NotSupported);
+        }
+        let mut publish = publish;
+        for _ in 0..TRIES {
+            // A name that exists costs no claim.
+            if let Some(link) = self.known(dir, name).await? {
+                return Ok(Creation::Exists(link));
+            }
+            let mut guard = self.lookup_and_lock(dir, name, self.gate_mode()).await?;
+            let value = self.value(dir, name, &guard.claim, false).await?;
+            if let Some(link) = value.pick(name) {
+                let link = Arc::clone(link);
+                guard.claim.publish(value, Self::answers(dir));
+                return Ok(Creation::Exists(link));
+            }
+            let (this, dir, name, how) = (Arc::clone(self), Arc::clone(dir), name.clone(), how.clone());
+            let outcome = self
+                .run(async move {
+                    guard.claim.begin();
+                    let disk = name.to_disk();
+                    let backend = &dir.mount.backend;
+                    match backend.create(&dir.be, &disk, &how).await {
+                        Ok((info, file)) => {
+                            this.count(Count::Creates);
+                            let metadata = info.metadata;
+                            let node =
+                                this.nodes.make_new(&dir.mount, metadata.key, metadata.kind, info.node);
+                            let link = node.link_to(Some(Place { dir: Arc::clone(&dir), name }));
+                            let mut opens = node.opens();
+                            opens.state().add(&link);
+                            let value = publish(&link, &mut opens);
+                            drop(opens);
+                            guard.claim.publish(
+                                crate::lookup::slot::Value::Positive(Arc::clone(&link)),
+                                Self::answers(&dir),
+                            );
+                            Ok(Creation::Created { link, file, metadata, value })
+                        }
+                        Err(error) => {
+                            this.failed(&dir, guard, &error);
+                            Err((error, publish))
+                        }
+                    }
+                })
+                .await?;
+            match outcome {
+                Ok(creation) => return Ok(creation),
+                // Made by somebody else: the next round finds it.
+                Err((FsError::Exists, back)) => {
+                    self.count(Count::Retries);
+                    publish = back;
+                }
+                // The directory itself went.
+                Err((FsError::NotFound | FsError::Stale | FsError::NotADirectory, _)) => {
+                    return Err(FsError::PathNotFound);
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+        Err(FsError::Exists)
+    }
+
+    /// The link of a name that is known to exist, without waiting for anybody.
+    async fn known(&self, dir: &Arc<Node<F>>, name: &Name) -> Result<Option<Arc<Link<F>>>> {
+        let fold = dir.mount.fold.fold(name);
+        if dir.mount.trust {
+            Ok(self.cached(dir, name, &fold).flatten())
+        } else {
+            Ok(self.verify(dir, name, &fold).await?.map(|(link, _)| link))
+        }
+    }
+
+    /// Ends the change of a name that the backend refused. If nobody knows whether it happened the name stays claimed
+    /// until the backend does.
+    pub(crate) fn failed(&self, dir: &Arc<Node<F>>, guard: super::lookup::NameGuard<F>, error: &FsError) {
+        if *error == FsError::Indeterminate {
+            self.hold_until_settled(dir, guard);
+        } else if error.contradicts_cache() || !dir.mount.trust {
+            // Ends as unknown.
+            drop(guard);
+        } else {
+            guard.claim.abort();
+        }
+    }
+
+    /// Keeps `guard` in a task of its own until no call whose outcome is unknown can still have an effect.
+    pub(crate) fn hold_until_settled<G: Send + 'static>(&self, dir: &Arc<Node<F>>, guard: G) {
+        let backend = Arc::clone(&dir.mount.backend);
+        let task = self.running.enter();
+        crate::sync::spawn(async move {
+            let _task = task;
+            if let Err(error) = backend.settle().await {
+                tracing::warn!(%error, "a backend cannot say whether its calls have ended");
+            }
+            drop(guard);
+        });
+    }
+}

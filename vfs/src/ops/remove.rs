@@ -1,0 +1,215 @@
+//! Removing a name: by its link, from wherever it stands now, when its deletion is pending and nobody has it open.
+
+use std::sync::Arc;
+
+use crate::Vfs;
+use crate::counters::Count;
+use crate::error::{FsError, Result};
+use crate::lookup::gate::{GateGuard, Mode};
+use crate::lookup::link::{DELETE_PENDING, GONE, Link, Place};
+use crate::lookup::slot::Value;
+use crate::metadata::Kind;
+use crate::node::{Changing, Node};
+use crate::ops::lookup::NameGuard;
+use crate::sync::{Defect, defect};
+
+/// What became of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// The name was removed.
+    Removed,
+    /// It was gone already.
+    AlreadyGone,
+    /// Its deletion is not pending, or it is open: nothing was done.
+    Kept,
+}
+
+impl<F: Default + Send + 'static> Vfs<F> {
+    /// Removes the link's name, if its deletion is pending and it has no opens; both is decided under the node's
+    /// `opens`. Called after the last close. It goes on if the caller is dropped. A failed removal clears the pending
+    /// deletion. A name that somebody outside removed first counts as removed.
+    ///
+    /// # Errors
+    /// `NotEmpty` for a directory with names in it; what the backend says. Never `Busy`.
+    pub async fn remove_link(self: &Arc<Self>, link: &Arc<Link<F>>) -> Result<Removal> {
+        let (this, link) = (Arc::clone(self), Arc::clone(link));
+        self.run(async move { this.remove(&link).await }).await?
+    }
+
+    async fn remove(self: &Arc<Self>, link: &Arc<Link<F>>) -> Result<Removal> {
+        let node = link.node();
+        // Who renames needs an open, and a link that is to be removed has none; so this does not go on for ever.
+        loop {
+            let Some(place) = link.place_now() else { return Ok(self.forget_delete(link)) };
+            if node
+                .directory()
+                .is_some_and(|directory| directory.mounts.load(std::sync::atomic::Ordering::SeqCst) > 0)
+            {
+                self.forget_delete(link);
+                return Err(FsError::AccessDenied);
+            }
+            if link.is_gone() {
+                self.settled(link).await;
+                if link.is_gone() {
+                    return Ok(Removal::AlreadyGone);
+                }
+            }
+            if !is_due(link) {
+                return Ok(Removal::Kept);
+            }
+            let (mut guard, drained) = match self.lock_for_removal(link, &place).await {
+                Ok(locked) => locked,
+                // The directory was removed, and so the name before it.
+                Err(FsError::PathNotFound) if link.place_now().is_some_and(|now| now.same(&place)) => {
+                    self.mark_removed(link);
+                    return Ok(Removal::AlreadyGone);
+                }
+                Err(FsError::PathNotFound) => continue,
+                Err(error) => return Err(error),
+            };
+            if !link.place_now().is_some_and(|now| now.same(&place)) {
+                self.count(Count::Retries);
+                continue;
+            }
+            {
+                let opens = node.opens();
+                if link.has(GONE) {
+                    return Ok(Removal::AlreadyGone);
+                }
+                if !is_due(link) {
+                    return Ok(Removal::Kept);
+                }
+                link.set(GONE, true);
+                drop(opens);
+            }
+            let away = match self.check_ancestry(&place.dir).await {
+                Ok(()) => false,
+                Err(FsError::Stale) => true,
+                Err(error) => {
+                    self.undo(link);
+                    return Err(error);
+                }
+            };
+            let stored = guard.claim.value();
+            guard.claim.begin();
+            let (backend, disk, key) = (&place.dir.mount.backend, place.name.to_disk(), node.key());
+            let removed = match node.kind() {
+                // Somebody outside moved its directory: what stands in it is no longer ours to remove.
+                _ if away => Err(FsError::Stale),
+                Kind::Directory => backend.rmdir(&place.dir.be, &disk, &key).await,
+                _ => backend.unlink(&place.dir.be, &disk, &key).await,
+            };
+            match removed {
+                Ok(()) => {
+                    self.count(Count::Removes);
+                    self.mark_removed(link);
+                    guard.claim.publish(self.value_without(&place, &stored, link), Self::answers(&place.dir));
+                    drop(drained);
+                    return Ok(Removal::Removed);
+                }
+                Err(FsError::NotFound | FsError::Stale) => {
+                    // The place may have been corrected by a lookup that found the object elsewhere.
+                    if link.place_now().is_some_and(|now| now.same(&place)) {
+                        self.mark_removed(link);
+                        drop(guard);
+                        return Ok(Removal::AlreadyGone);
+                    }
+                    node_opens_clear_gone(link);
+                    drop(guard);
+                    self.count(Count::Retries);
+                }
+                Err(error) => {
+                    self.undo(link);
+                    if error == FsError::Indeterminate {
+                        self.hold_until_settled(&place.dir, (guard, drained));
+                    } else {
+                        self.failed(&place.dir, guard, &error);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// The gates, ascending, then the name.
+    async fn lock_for_removal(
+        &self,
+        link: &Arc<Link<F>>,
+        place: &Place<F>,
+    ) -> Result<(NameGuard<F>, Option<GateGuard>)> {
+        let victim = link.node();
+        let mode = self.gate_mode();
+        let Some(directory) = victim.directory() else {
+            return Ok((self.lookup_and_lock(&place.dir, &place.name, mode).await?, None));
+        };
+        let Some(above) = place.dir.directory() else { return Err(FsError::NotADirectory) };
+        if defect(Defect::NamesThenDrain) {
+            let guard = self.lookup_and_lock(&place.dir, &place.name, mode).await?;
+            return Ok((guard, Some(directory.gate.acquire(Mode::Exclusive).await)));
+        }
+        let (gate, drained) = if place.dir.id() < victim.id() {
+            let gate = above.gate.acquire(mode).await;
+            (gate, directory.gate.acquire(Mode::Exclusive).await)
+        } else {
+            let drained = directory.gate.acquire(Mode::Exclusive).await;
+            (above.gate.acquire(mode).await, drained)
+        };
+        if gate.is_dead() {
+            return Err(FsError::PathNotFound);
+        }
+        let slot = self.slot(&place.dir, &place.dir.mount.fold.fold(&place.name));
+        let claim = slot.claim().await;
+        let changing = Changing::new(&place.dir, &slot);
+        Ok((NameGuard::new(claim, changing, gate), Some(drained)))
+    }
+
+    /// What is left of a name's meaning without `link`.
+    pub(crate) fn value_without(&self, place: &Place<F>, stored: &Value<F>, link: &Arc<Link<F>>) -> Value<F> {
+        let mount = &place.dir.mount;
+        match stored.without(link, mount.exact || (mount.trust && stored.is_known())) {
+            // Where others create names too, absence is not kept.
+            Value::Negative if !mount.trust => Value::Unknown,
+            value => value,
+        }
+    }
+
+    /// The link's name is no more.
+    pub(crate) fn mark_removed(&self, link: &Arc<Link<F>>) {
+        let node = link.node();
+        let opens = node.opens();
+        link.set(GONE, true);
+        link.set(DELETE_PENDING, false);
+        drop(opens);
+        if let Some(directory) = node.directory() {
+            self.restructure(|| directory.gate.set_dead());
+            self.nodes.forget(node);
+        }
+    }
+
+    /// A removal did not come about: the name stays, and nothing is pending.
+    fn undo(&self, link: &Arc<Link<F>>) {
+        let opens = link.node().opens();
+        link.set(GONE, false);
+        link.set(DELETE_PENDING, false);
+        drop(opens);
+    }
+
+    fn forget_delete(&self, link: &Arc<Link<F>>) -> Removal {
+        let opens = link.node().opens();
+        link.set(DELETE_PENDING, false);
+        drop(opens);
+        Removal::Kept
+    }
+}
+
+fn node_opens_clear_gone<F>(link: &Arc<Link<F>>) {
+    let node: &Arc<Node<F>> = link.node();
+    let opens = node.opens();
+    link.set(GONE, false);
+    drop(opens);
+}
+
+/// Whether the link is to be removed now.
+fn is_due<F>(link: &Link<F>) -> bool {
+    link.has(DELETE_PENDING) && link.opens() == 0
+}

@@ -1,0 +1,557 @@
+//! Renaming by link, from wherever the link stands now; and giving an object another name (a hard link).
+//!
+//! What has to be locked depends on what the names mean, and that is only sure once they are locked. So the gates are
+//! taken on a guess, then the names, then the guess is checked; if it was wrong all is let go of and tried again. After
+//! some misses the directories' gates are taken exclusively, so that nobody else's changes can make it miss again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::Vfs;
+use crate::backend::BackendFile;
+use crate::counters::Count;
+use crate::error::{FsError, Result};
+use crate::lookup::gate::{Gate, GateGuard, Mode};
+use crate::lookup::link::{GONE, Link, MOVING, Place};
+use crate::lookup::slot::{Answers, Claim, Value};
+use crate::metadata::Kind;
+use crate::name::Name;
+use crate::node::{Changing, Node, NodeId};
+use crate::opens::Opens;
+use crate::sync::{Defect, defect};
+
+/// How many misses until the gates are taken exclusively, and until `Busy`.
+const ESCALATE: usize = 8;
+const GIVE_UP: usize = 64;
+
+/// What the server's rules for a rename may look at and change, immediately before the backend is called.
+pub struct RenameView<'a, F> {
+    /// The link that is renamed.
+    pub link: &'a Arc<Link<F>>,
+    /// The opens of its node.
+    pub source: Opens<'a, F>,
+    /// The name that would be replaced, and its node's opens.
+    pub target: Option<(Arc<Link<F>>, Opens<'a, F>)>,
+    /// The name that would be replaced, if it is another name of the very same node.
+    pub sibling: Option<Arc<Link<F>>>,
+}
+
+/// Why a rename did not come about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RenameError<E> {
+    /// The tree or the storage does not let it be.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// The server's rules refused it.
+    #[error("refused by the server's rules")]
+    Refused(E),
+}
+
+/// The right to move one name onto another. The fields' order is the order in which it ends.
+struct RenameGuard<F> {
+    from: Claim<F>,
+    /// `None`: both names are one slot.
+    to: Option<Claim<F>>,
+    _changing: (Changing<F>, Option<Changing<F>>),
+    _topology: Option<GateGuard>,
+    _gates: Vec<GateGuard>,
+    place: Place<F>,
+    stored: Value<F>,
+    /// What the target's name means, the link itself included if it is the same name.
+    target_value: Value<F>,
+    target: Option<Arc<Link<F>>>,
+}
+
+impl<F> RenameGuard<F> {
+    fn begin(&mut self) {
+        self.from.begin();
+        if let Some(to) = &mut self.to {
+            to.begin();
+        }
+    }
+
+    fn abort(self) {
+        self.from.abort();
+        if let Some(to) = self.to {
+            to.abort();
+        }
+    }
+}
+
+/// The marks of a rename under way; taken back if it does not come about.
+struct Marks<F> {
+    link: Arc<Link<F>>,
+    target: Option<Arc<Link<F>>>,
+    done: bool,
+}
+
+impl<F> Drop for Marks<F> {
+    fn drop(&mut self) {
+        if !self.done {
+            set_marked(&self.link, MOVING, false);
+            if let Some(target) = &self.target {
+                set_marked(target, GONE, false);
+            }
+        }
+    }
+}
+
+/// While it lives, opens below the directory see that it moves.
+struct MovingDirectory<F> {
+    vfs: Arc<Vfs<F>>,
+    node: Arc<Node<F>>,
+}
+
+impl<F> MovingDirectory<F> {
+    fn new(vfs: &Arc<Vfs<F>>, node: &Arc<Node<F>>) -> Option<MovingDirectory<F>> {
+        node.directory()?.moving.store(true, Ordering::SeqCst);
+        vfs.moving_directories.fetch_add(1, Ordering::SeqCst);
+        Some(MovingDirectory { vfs: Arc::clone(vfs), node: Arc::clone(node) })
+    }
+}
+
+impl<F> Drop for MovingDirectory<F> {
+    fn drop(&mut self) {
+        if let Some(directory) = self.node.directory() {
+            directory.moving.store(false, Ordering::SeqCst);
+        }
+        self.vfs.moving_directories.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn set_marked<F>(link: &Arc<Link<F>>, mark: u8, on: bool) {
+    let opens = link.node().opens();
+    link.set(mark, on);
+    drop(opens);
+}
+
+fn is_root<F>(node: &Node<F>) -> bool {
+    node.directory().is_some_and(|directory| directory.mounts.load(Ordering::SeqCst) > 0)
+}
+
+/// Locks the opens of one or two nodes in the order of their numbers.
+fn view<'a, F>(link: &'a Arc<Link<F>>, target: Option<&'a Arc<Link<F>>>) -> RenameView<'a, F> {
+    let source_node = link.node();
+    match target {
+        None => RenameView { link, source: source_node.opens(), target: None, sibling: None },
+        Some(target) if target.node().id() == source_node.id() => {
+            RenameView { link, source: source_node.opens(), target: None, sibling: Some(Arc::clone(target)) }
+        }
+        Some(target) => {
+            let (source, opens) = if source_node.id() < target.node().id() {
+                let source = source_node.opens();
+                (source, target.node().opens())
+            } else {
+                let opens = target.node().opens();
+                (source_node.opens(), opens)
+            };
+            RenameView { link, source, target: Some((Arc::clone(target), opens)), sibling: None }
+        }
+    }
+}
+
+impl<F: Default + Send + 'static> Vfs<F> {
+    /// Moves `link` to the name `to` in `to_dir`, as one change: whoever looks sees both names before it or both after.
+    ///
+    /// `admit` holds the server's rules. It runs under the opens of the source and of what would be replaced,
+    /// immediately before the backend is called; it may run several times, and must not change anything of its own on
+    /// the way to an error. Its `Ok` sets the marks that turn away new opens until the change is through.
+    ///
+    /// A name spelled as before is a success that changes nothing. A link that replaces another name of its own object
+    /// leaves that one name.
+    ///
+    /// # Errors
+    /// `NotFound` if the link is gone, `PathNotFound` if `to_dir` is; `Exists` without `replace`; `Invalid` for a
+    /// directory below itself; `AccessDenied` for a share's root; `CrossDevice`; `Busy` after many lost races; what
+    /// the backend says. `Refused` is `admit`'s own.
+    pub async fn rename<E: Send + 'static>(
+        self: &Arc<Self>,
+        link: &Arc<Link<F>>,
+        to_dir: &Arc<Node<F>>,
+        to: &Name,
+        replace: bool,
+        mut admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
+    ) -> Result<(), RenameError<E>> {
+        let mut victim: Option<Arc<Node<F>>> = None;
+        let mut contradicted = None;
+        for attempt in 0..GIVE_UP {
+            let mode = if attempt >= ESCALATE { Mode::Exclusive } else { self.gate_mode() };
+            let locked = self.lookup_and_lock_rename(link, to_dir, to, victim.as_ref(), mode).await?;
+            let Some(mut guard) = locked else {
+                self.count(Count::Retries);
+                continue;
+            };
+            if guard.place.is(to_dir, to) {
+                let mut view = view(link, None);
+                return admit(&mut view).map_err(RenameError::Refused);
+            }
+            if guard.target.is_some() && !replace {
+                return Err(FsError::Exists.into());
+            }
+            let target = guard.target.clone();
+            let moving = MovingDirectory::new(self, link.node());
+            let is_drained = match &target {
+                Some(target) if target.node().kind() == Kind::Directory => {
+                    victim.as_ref().is_some_and(|victim| victim.id() == target.node().id())
+                }
+                _ => true,
+            };
+            {
+                let mut view = view(link, target.as_ref());
+                admit(&mut view).map_err(RenameError::Refused)?;
+                if is_drained {
+                    link.set(MOVING, true);
+                    if let Some(target) = &target {
+                        target.set(GONE, true);
+                    }
+                }
+            }
+            if !is_drained {
+                // Only now, when the rules allow it, is anybody made to wait for the directory that is replaced.
+                victim = target.map(|target| Arc::clone(target.node()));
+                continue;
+            }
+            let marks = Marks { link: Arc::clone(link), target, done: false };
+            let (this, link, to_dir, to) =
+                (Arc::clone(self), Arc::clone(link), Arc::clone(to_dir), to.clone());
+            let outcome = self
+                .run(async move {
+                    let _moving = moving;
+                    let mut marks = marks;
+                    guard.begin();
+                    match rename_on_disk(&guard, &link, &to_dir, &to).await {
+                        Ok(name) => {
+                            this.count(Count::Renames);
+                            marks.done = true;
+                            this.commit_rename(guard, &link, Place { dir: to_dir, name });
+                            Ok(())
+                        }
+                        Err(error) => {
+                            drop(marks);
+                            if error == FsError::Indeterminate {
+                                this.hold_until_settled(&to_dir, guard);
+                            } else if error.contradicts_cache() || !to_dir.mount.trust {
+                                drop(guard);
+                            } else {
+                                guard.abort();
+                            }
+                            Err(error)
+                        }
+                    }
+                })
+                .await?;
+            match outcome {
+                Ok(()) => return Ok(()),
+                // What was stored was wrong, and is forgotten now: once more.
+                Err(
+                    error @ (FsError::Exists | FsError::Stale | FsError::NotFound | FsError::NotADirectory),
+                ) if contradicted.is_none() => {
+                    self.count(Count::Retries);
+                    contradicted = Some(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(contradicted.unwrap_or(FsError::Busy).into())
+    }
+
+    /// Takes the gates, the names, and for a directory that changes its parent the topology lock, and checks that all
+    /// is as it was guessed. `None`: it was not.
+    async fn lookup_and_lock_rename(
+        &self,
+        link: &Arc<Link<F>>,
+        to_dir: &Arc<Node<F>>,
+        to: &Name,
+        victim: Option<&Arc<Node<F>>>,
+        mode: Mode,
+    ) -> Result<Option<RenameGuard<F>>> {
+        let node = link.node();
+        let Some(place) = link.place_now() else { return Err(FsError::AccessDenied) };
+        let (Some(from_directory), Some(to_directory)) = (place.dir.directory(), to_dir.directory()) else {
+            return Err(FsError::NotADirectory);
+        };
+        if is_root(node) {
+            return Err(FsError::AccessDenied);
+        }
+        if place.dir.key().device != to_dir.key().device {
+            return Err(FsError::CrossDevice);
+        }
+
+        // Gates, ascending.
+        let mut wanted: Vec<(NodeId, &Arc<Gate>, Mode)> =
+            vec![(place.dir.id(), &from_directory.gate, mode), (to_dir.id(), &to_directory.gate, mode)];
+        if let Some((victim, directory)) = victim.and_then(|victim| Some((victim, victim.directory()?))) {
+            wanted.push((victim.id(), &directory.gate, Mode::Exclusive));
+        }
+        wanted.sort_by_key(|(id, _, mode)| (*id, std::cmp::Reverse(*mode)));
+        wanted.dedup_by_key(|(id, _, _)| *id);
+        let mut gates = Vec::with_capacity(wanted.len());
+        if !defect(Defect::NoGate) {
+            for (_, gate, mode) in wanted {
+                gates.push(gate.acquire(mode).await);
+            }
+        }
+        if place.dir.is_dead() {
+            return if link.place_now().is_some_and(|now| now.same(&place)) {
+                Err(FsError::NotFound)
+            } else {
+                Ok(None)
+            };
+        }
+        if to_dir.is_dead() {
+            return Err(FsError::PathNotFound);
+        }
+
+        // Names, ascending.
+        let from_slot = self.slot(&place.dir, &place.dir.mount.fold.fold(&place.name));
+        let to_slot = self.slot(to_dir, &to_dir.mount.fold.fold(to));
+        let is_one_slot = Arc::ptr_eq(&from_slot, &to_slot);
+        let (from, to_claim) = if is_one_slot {
+            (from_slot.claim().await, None)
+        } else if defect(Defect::UnorderedClaims)
+            || (from_slot.dir, &from_slot.fold) < (to_slot.dir, &to_slot.fold)
+        {
+            let from = from_slot.claim().await;
+            (from, Some(to_slot.claim().await))
+        } else {
+            let to_claim = to_slot.claim().await;
+            (from_slot.claim().await, Some(to_claim))
+        };
+        let changing =
+            (Changing::new(&place.dir, &from_slot), (!is_one_slot).then(|| Changing::new(to_dir, &to_slot)));
+
+        // Is it still there?
+        if !link.place_now().is_some_and(|now| now.same(&place)) && !defect(Defect::MissingRecheck) {
+            return Ok(None);
+        }
+        if link.is_gone() {
+            return Err(FsError::NotFound);
+        }
+        if !place.dir.mount.trust {
+            if place.dir.id() != to_dir.id() {
+                self.check_ancestry(&place.dir).await.map_err(|error| match error {
+                    FsError::Stale => FsError::NotFound,
+                    error => error,
+                })?;
+            }
+            // The backend renames whatever has the name.
+            match self.ask(&place.dir, &place.name.to_disk()).await? {
+                Some(info) if info.metadata.key == node.key() => {}
+                _ => {
+                    from_slot.suspect();
+                    return Err(FsError::NotFound);
+                }
+            }
+        }
+        let stored = from.value();
+        let target_value = match &to_claim {
+            Some(claim) => self.value(to_dir, to, claim, false).await?,
+            // Before a change of case alone all other spellings are looked at.
+            None => self.value(to_dir, to, &from, true).await?,
+        };
+        let others = || target_value.links().iter().filter(|other| !Arc::ptr_eq(other, link));
+        let target = others().find(|other| other.is_at(to_dir, to)).or_else(|| others().next()).cloned();
+
+        let mut topology = None;
+        if node.kind() == Kind::Directory && place.dir.id() != to_dir.id() {
+            if !defect(Defect::NoTopology) {
+                topology = Some(self.topology.acquire(Mode::Exclusive).await);
+                self.count(Count::Topology);
+            }
+            // Parents change under the topology lock alone.
+            if to_dir.is_below(node) {
+                return Err(FsError::Invalid);
+            }
+        }
+        if let Some(target) = &target
+            && target.node().kind() == Kind::Directory
+        {
+            if is_root(target.node()) {
+                return Err(FsError::AccessDenied);
+            }
+            if place.dir.is_below(target.node()) {
+                return Err(FsError::NotEmpty);
+            }
+        }
+        Ok(Some(RenameGuard {
+            from,
+            to: to_claim,
+            _changing: changing,
+            _topology: topology,
+            _gates: gates,
+            place,
+            stored,
+            target_value,
+            target,
+        }))
+    }
+
+    /// Tells the world, at one instant, that `link` stands at `place`.
+    fn commit_rename(&self, guard: RenameGuard<F>, link: &Arc<Link<F>>, place: Place<F>) {
+        let RenameGuard {
+            from,
+            to,
+            _changing,
+            _topology,
+            _gates,
+            place: before,
+            stored,
+            target_value,
+            target,
+        } = guard;
+        let answers = Self::answers(&place.dir);
+        if let Some(target) = &target {
+            self.mark_removed(target);
+        }
+        let opens = link.node().opens();
+        if link.node().kind() == Kind::Directory {
+            self.restructure(|| link.set_place(place.clone()));
+        } else {
+            link.set_place(place.clone());
+        }
+        link.set(MOVING, false);
+        let rest = match &target {
+            Some(target) => target_value.without(target, true),
+            None => target_value,
+        };
+        let to_value = rest.with(link);
+        match to {
+            None => from.publish(to_value, answers),
+            Some(to) => {
+                let from_value = self.value_without(&before, &stored, link);
+                publish_both(from, from_value, to, to_value, answers);
+            }
+        }
+        drop(opens);
+    }
+
+    /// Gives the object of `link`, which is open as `file`, another name: `to` in `to_dir`. `admit` as for a rename;
+    /// its `source` are the opens of the object.
+    ///
+    /// # Errors
+    /// `IsADirectory` for a directory or one that would be replaced; otherwise as for a rename.
+    pub async fn link<E: Send + 'static>(
+        self: &Arc<Self>,
+        link: &Arc<Link<F>>,
+        file: &Arc<dyn BackendFile>,
+        to_dir: &Arc<Node<F>>,
+        to: &Name,
+        replace: bool,
+        mut admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
+    ) -> Result<Arc<Link<F>>, RenameError<E>> {
+        let node = link.node();
+        if node.kind() == Kind::Directory {
+            return Err(FsError::IsADirectory.into());
+        }
+        if node.key().device != to_dir.key().device {
+            return Err(FsError::CrossDevice.into());
+        }
+        let mut contradicted = false;
+        loop {
+            let mut guard = self.lookup_and_lock(to_dir, to, self.gate_mode()).await?;
+            let value = self.value(to_dir, to, &guard.claim, false).await?;
+            let target = value.pick(to).cloned();
+            match &target {
+                Some(_) if !replace => return Err(FsError::Exists.into()),
+                Some(target) if target.node().kind() == Kind::Directory => {
+                    return Err(FsError::IsADirectory.into());
+                }
+                _ => {}
+            }
+            {
+                let mut view = view(link, target.as_ref());
+                admit(&mut view).map_err(RenameError::Refused)?;
+                if let Some(target) = &target {
+                    if target.node().id() == node.id() {
+                        return Ok(Arc::clone(target));
+                    }
+                    target.set(GONE, true);
+                }
+            }
+            let (this, node, file) = (Arc::clone(self), Arc::clone(node), Arc::clone(file));
+            let (dir, to) = (Arc::clone(to_dir), to.clone());
+            let outcome = self
+                .run(async move {
+                    guard.claim.begin();
+                    let name = target.as_ref().and_then(|target| target.spelling()).unwrap_or(to);
+                    let disk = name.to_disk();
+                    match dir.mount.backend.link(&*file, &dir.be, &disk, target.is_some()).await {
+                        Ok(()) => {
+                            this.count(Count::Links);
+                            let rest = match &target {
+                                Some(target) => {
+                                    this.mark_removed(target);
+                                    value.without(target, true)
+                                }
+                                None => value,
+                            };
+                            let mut opens = node.opens();
+                            let made = node.link_to(Some(Place { dir: Arc::clone(&dir), name }));
+                            opens.state().add(&made);
+                            drop(opens);
+                            guard.claim.publish(rest.with(&made), Self::answers(&dir));
+                            Ok(made)
+                        }
+                        Err(error) => {
+                            if let Some(target) = &target {
+                                set_marked(target, GONE, false);
+                            }
+                            this.failed(&dir, guard, &error);
+                            Err(error)
+                        }
+                    }
+                })
+                .await?;
+            match outcome {
+                Ok(made) => return Ok(made),
+                Err(FsError::Exists | FsError::Stale) if !contradicted => contradicted = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn publish_both<F>(from: Claim<F>, from_value: Value<F>, to: Claim<F>, to_value: Value<F>, answers: Answers) {
+    if defect(Defect::SourceThenTarget) {
+        from.publish(from_value, answers);
+        to.publish(to_value, answers);
+    } else if defect(Defect::TargetThenSource) {
+        to.publish(to_value, answers);
+        from.publish(from_value, answers);
+    } else {
+        Claim::publish_two((from, from_value), (to, to_value), answers);
+    }
+}
+
+/// Has the backend do it. The answer is how the name is spelled now.
+async fn rename_on_disk<F>(
+    guard: &RenameGuard<F>,
+    link: &Arc<Link<F>>,
+    to_dir: &Arc<Node<F>>,
+    to: &Name,
+) -> Result<Name> {
+    let backend = &to_dir.mount.backend;
+    let (from_dir, from) = (&guard.place.dir, guard.place.name.to_disk());
+    let target = guard.target.as_ref().and_then(|target| Some((target, target.spelling()?)));
+    let Some((target, spelling)) = target else {
+        backend.rename(&from_dir.be, &from, &to_dir.be, &to.to_disk(), false).await?;
+        return Ok(to.clone());
+    };
+    if target.node().id() == link.node().id() {
+        // Of two names of one object a rename would leave both.
+        backend.unlink(&from_dir.be, &from, &link.node().key()).await?;
+    } else {
+        backend.rename(&from_dir.be, &from, &to_dir.be, &spelling.to_disk(), true).await?;
+    }
+    if spelling == *to {
+        return Ok(spelling);
+    }
+    // What was replaced was spelled otherwise on the disk.
+    match backend.rename(&to_dir.be, &spelling.to_disk(), &to_dir.be, &to.to_disk(), false).await {
+        Ok(()) => Ok(to.clone()),
+        Err(error) => {
+            tracing::debug!(%error, "a renamed object keeps the case of the name that it replaced");
+            Ok(spelling)
+        }
+    }
+}
