@@ -125,11 +125,6 @@ impl Server {
         }
         Err(format!("the server did not end within {STOP_TIME:?} of SIGTERM:\n{}", tail(&self.log, 20)))
     }
-
-    /// The last lines of its log.
-    pub fn log_tail(&self, lines: usize) -> String {
-        tail(&self.log, lines)
-    }
 }
 
 impl Drop for Server {

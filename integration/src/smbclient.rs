@@ -200,7 +200,10 @@ impl Client<'_> {
     fn smb(&self, commands: &str) -> Result<String, Failure> {
         let here = self.scratch.directory("here");
         let told = smbclient(self.port, self.share, self.way, &here, commands)?;
-        demand(!told.contains("NT_STATUS_"), || format!("{commands}: {told}"))?;
+        // allinfo asks for snapshots as well and says so where there are none, as on a Samba without them.
+        let complaint =
+            told.lines().find(|line| line.contains("NT_STATUS_") && !line.contains("shadow copy data"));
+        demand(complaint.is_none(), || format!("{commands}: {told}"))?;
         Ok(told)
     }
 
@@ -237,8 +240,7 @@ fn listing(server: &Server) -> Result<(), Failure> {
     for way in WAYS {
         let here = std::env::temp_dir();
         let user = format!("{USER}%{PASSWORD}");
-        let told = call(server.port(), "//127.0.0.1", way, &here, &["-U", &user, "-L", "127.0.0.1"])
-            .or_else(|_| call(server.port(), "-L", way, &here, &["127.0.0.1", "-U", &user]))
+        let told = call(server.port(), "--list=127.0.0.1", way, &here, &["-U", &user])
             .map_err(|why| format!("{}: {why}", way.name))?;
         for name in ["share", "memory", "closed", "open", "IPC$"] {
             demand(told.contains(name), || format!("{}: -L lacks {name}:\n{told}", way.name))?;

@@ -239,7 +239,12 @@ fn judge(
         }
         (Verdict::Skip, None) if !must_pass => ("skip", Ok(())),
         (Verdict::Skip, None) => ("skip", Err(format!("skipped: {why}"))),
-        (Verdict::Fail, None) => ("fail", Err(why)),
+        (Verdict::Fail, None) if must_pass => ("fail", Err(why)),
+        // Samba 4.22 does not pass it either, or it belongs to a suite that is not held to yet.
+        (Verdict::Fail, None) => {
+            println!("                          {why}");
+            ("fail, not listed", Ok(()))
+        }
     }
 }
 
