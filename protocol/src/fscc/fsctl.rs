@@ -421,7 +421,7 @@ impl AllocatedRange {
     ///
     /// Errors: `Length` if the last is not whole.
     pub fn parse_all(input: &[u8]) -> Result<Vec<AllocatedRange>, Malformed> {
-        if input.len() % AllocatedRange::LEN != 0 {
+        if !input.len().is_multiple_of(AllocatedRange::LEN) {
             return Err(Malformed::Length);
         }
         input.chunks_exact(AllocatedRange::LEN).map(AllocatedRange::parse).collect()
