@@ -5,7 +5,7 @@
 
 /// Declares sets of flags.
 ///
-/// ```ignore
+/// ```text
 /// flags! {
 ///     /// What it is, and the section.
 ///     pub struct SessionFlags: u16 {
@@ -153,6 +153,9 @@ mod tests {
         assert!(both.contains(Sample::ONE) && both.intersects(Sample::TWO));
         assert!(!Sample::ONE.contains(both) && Sample::ONE.intersects(both));
         assert_eq!(both.without(Sample::TWO), Sample::ONE);
+        assert_eq!(Sample::ONE.union(Sample::TWO), both);
+        assert_eq!((both & Sample::ONE).bits(), 1);
+        assert!(Sample::EMPTY.is_empty() && !both.is_empty());
         assert_eq!(format!("{both:?}"), "ONE | TWO");
         assert_eq!(format!("{:?}", Sample(0x81)), "ONE | 0x80");
         assert_eq!(format!("{:?}", Sample::EMPTY), "0x0");

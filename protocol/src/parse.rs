@@ -113,7 +113,7 @@ fn units(bytes: &[u8]) -> Vec<u16> {
 
 /// UTF-16 as it stands on the wire. An odd number of bytes is [`Malformed::Length`]; unpaired surrogates are kept.
 pub fn utf16(bytes: &[u8]) -> Result<Utf16, Malformed> {
-    if bytes.len() % 2 != 0 {
+    if !bytes.len().is_multiple_of(2) {
         return Err(Malformed::Length);
     }
     Ok(Utf16(units(bytes)))

@@ -30,7 +30,7 @@ pub fn split(payload: &Bytes) -> Result<Vec<Bytes>, Malformed> {
             messages.push(rest);
             return Ok(messages);
         }
-        if next % 8 != 0 {
+        if !next.is_multiple_of(8) {
             return Err(Malformed::Alignment);
         }
         if next < Header::LEN || next > rest.len() {

@@ -297,8 +297,8 @@ pub enum Response {
 impl Response {
     /// Whether a response of `command` under `status` has the command's own body: 3.3.4.4.
     ///
-    /// Success has it; of the other statuses those few that the commands name. One of them cannot be told by the
-    /// status: the refusal of a server-side copy (3.3.5.15.6.2) is INVALID_PARAMETER with an IOCTL response.
+    /// Success has it; of the other statuses those few that the commands name. One case cannot be told by the
+    /// status: a server-side copy that failed (3.3.5.15.6) may say in an IOCTL response how far it came.
     pub fn has_own_body(command: Command, status: NtStatus) -> bool {
         matches!(
             (command, status),
@@ -315,11 +315,9 @@ impl Response {
     /// Parses the body of `message`, a whole response with the given header. Not for the notifications that no
     /// request asked for: see [`OplockBreakNotification::parse`].
     pub fn parse(header: &Header, message: &Bytes) -> Result<Response, Malformed> {
-        // Only the structure's size tells the IOCTL response of a refused copy from an error.
-        let copy_refused = header.command == Command::Ioctl
-            && header.status == NtStatus::INVALID_PARAMETER
-            && message.get(Header::LEN) == Some(&49);
-        if !Response::has_own_body(header.command, header.status) && !copy_refused {
+        // Only the structure's size tells the IOCTL response of a failed copy from an error.
+        let copy_failed = header.command == Command::Ioctl && message.get(Header::LEN) == Some(&49);
+        if !Response::has_own_body(header.command, header.status) && !copy_failed {
             return Ok(Response::Error(ErrorResponse::parse(message)?));
         }
         Ok(match header.command {
@@ -511,6 +509,12 @@ mod tests {
             Ok(Response::ChangeNotify(ChangeNotifyResponse { buffer: Bytes::new() }))
         );
         assert_eq!(parse(Command::Ioctl, NtStatus::INVALID_PARAMETER, nothing), error);
+        let copied = "3100 0000 f2401400 01000000000000000200000000000000
+            70000000 00000000 70000000 0c000000 00000000 00000000 000000000000000000000000";
+        assert!(matches!(
+            parse(Command::Ioctl, NtStatus::INVALID_PARAMETER, copied),
+            Ok(Response::Ioctl(response)) if response.output.len() == 12
+        ));
     }
 
     #[test]

@@ -89,12 +89,13 @@ pub(super) fn parse(
     loop {
         let (_, (next, name_offset, name_length)) = (u32, u16, u16).parse(chain)?;
         let (_, (_, _reserved, data_offset, data_length)) = (take(8usize), u16, u16, u32).parse(chain)?;
-        let (next, name_offset, name_length) = (next as usize, usize::from(name_offset), usize::from(name_length));
+        let (next, name_offset, name_length) =
+            (next as usize, usize::from(name_offset), usize::from(name_length));
         let (data_offset, data_length) = (usize::from(data_offset), data_length as usize);
         let own = if next == 0 {
             chain
         } else {
-            if next % 8 != 0 {
+            if !next.is_multiple_of(8) {
                 return Err(Malformed::Alignment);
             }
             if next < HEAD {
@@ -106,7 +107,7 @@ pub(super) fn parse(
             return Err(Malformed::Length);
         }
         let name = buffer_ref(own, name_offset, name_length, HEAD)?;
-        if data_length != 0 && data_offset % 8 != 0 {
+        if data_length != 0 && !data_offset.is_multiple_of(8) {
             return Err(Malformed::Alignment);
         }
         let data = buffer_ref(own, data_offset, data_length, name_offset + name_length)?;
@@ -206,8 +207,7 @@ impl MaximalAccessRequest {
 
     /// The context.
     pub fn context(&self) -> CreateContext {
-        let data =
-            self.timestamp.map_or(Bytes::new(), |time| Bytes::copy_from_slice(&time.0.to_le_bytes()));
+        let data = self.timestamp.map_or(Bytes::new(), |time| Bytes::copy_from_slice(&time.0.to_le_bytes()));
         CreateContext::new(MAXIMAL_ACCESS, data)
     }
 }

@@ -1,8 +1,8 @@
 //! Negotiate contexts (3.1.1): 2.2.3.1 in requests, 2.2.4.1 in responses. Both have the same forms.
 
+use crate::Malformed;
 use crate::encode::{pad, patch_u16, put_u16s, put_utf16};
 use crate::parse::{Utf16, buffer, take, u16, u16s, u32, utf16};
-use crate::Malformed;
 use bytes::{BufMut, Bytes, BytesMut};
 use nom::Parser;
 
@@ -119,7 +119,8 @@ impl NegotiateContext {
                 put_u16s(out, hash_algorithms);
                 out.put_slice(salt);
             }
-            NegotiateContext::Encryption { ciphers: list } | NegotiateContext::Signing { algorithms: list } => {
+            NegotiateContext::Encryption { ciphers: list }
+            | NegotiateContext::Signing { algorithms: list } => {
                 out.put_u16_le(list.len() as u16);
                 put_u16s(out, list);
             }
