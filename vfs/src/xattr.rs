@@ -4,10 +4,13 @@
 //! setting attributes through smbd 4.22 and dumping what it stored, and by planting values and asking smbd what it made of them:
 //!
 //! ```text
-//! text\0                 the attributes as "0x22" in the oldest form, empty ever since
-//! [to 2] u16 version  [to 4, a union's tag again] u16 version
+//! text\0                 the attributes as "0x22", and nothing more, in the oldest form; empty ever since
+//! [to 2] u16 version  [to 4, a union's tag again] u16 version  [to 4]
+//! 1:  u32 attributes  u32 EA size  u64 size  u64 allocation size  u64 creation time  u64 change time
+//! 2:  u32 flags  u32 attributes  and more, of which smbd makes nothing
 //! 3:  u32 valid  u32 attributes  u32 EA size  u64 size  u64 allocation size  u64 creation time  u64 change time
-//! 4, 5:  u32 valid  u32 attributes  u64 (5 lacks it) a time that names the object  u64 creation time
+//! 4:  u32 valid  u32 attributes  u64 a time that names the object  u64 creation time
+//! 5:  u32 valid  u32 attributes  u64 creation time
 //! ```
 //!
 //! Times are counts of 100 ns since 1601. We write version 5, as smbd 4.22 does.
@@ -48,7 +51,9 @@ pub fn encode_dos_attributes(dos: &DosAttributes, kind: Kind) -> [u8; 24] {
 /// from the object's kind and from the other bits, are left out.
 pub fn decode_dos_attributes(value: &[u8]) -> Option<DosAttributes> {
     let text = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
-    if let Some(digits) = value[..text].strip_prefix(b"0x") {
+    if let Some(digits) = value[..text].strip_prefix(b"0x")
+        && text + 1 >= value.len()
+    {
         let attributes = u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
         return Some(DosAttributes { attributes: attributes & !(DIRECTORY | NORMAL), creation_time: None });
     }
@@ -59,17 +64,19 @@ pub fn decode_dos_attributes(value: &[u8]) -> Option<DosAttributes> {
     if version != tag {
         return None;
     }
-    let valid = fields.u32()?;
+    let valid = match version {
+        1 => VALID_ATTRIBUTES | VALID_CREATION_TIME,
+        2 => {
+            fields.u32()?;
+            VALID_ATTRIBUTES
+        }
+        _ => fields.u32()?,
+    };
     let attributes = fields.u32()?;
     let creation_time = match version {
-        3 => {
-            fields.skip(4 + 8 + 8);
-            fields.u64()?
-        }
-        4 => {
-            fields.skip(8);
-            fields.u64()?
-        }
+        1 | 3 => fields.skip(4 + 8 + 8).u64()?,
+        2 => 0,
+        4 => fields.skip(8).u64()?,
         5 => fields.u64()?,
         _ => return None,
     };
@@ -94,8 +101,9 @@ impl Fields<'_> {
         self
     }
 
-    fn skip(&mut self, bytes: usize) {
+    fn skip(&mut self, bytes: usize) -> &mut Self {
         self.at += bytes;
+        self
     }
 
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -185,19 +193,18 @@ mod tests {
             Some(DosAttributes { attributes: 0x23, creation_time: None })
         );
         assert_eq!(decode_dos_attributes(b"0x7"), Some(DosAttributes { attributes: 7, creation_time: None }));
-        let time = "006e22 3886d67bdd01";
-        let third = format!(
-            "0000 0300 03000000 11000000 22000000 00000000 {} {} {time} {}",
-            "00".repeat(8),
-            "00".repeat(8),
-            "00".repeat(8)
-        );
+        let time = "6e223886d67bdd01";
+        let no_size = "00".repeat(4 + 8 + 8);
+        let first = format!("0000 0100 01000000 22000000 {no_size} {time} {time}");
+        let third = format!("0000 0300 03000000 11000000 22000000 {no_size} {time} {time}");
         let fourth = format!("0000 0400 04000000 11000000 22000000 {} {time}", "ff".repeat(8));
-        for value in [third, fourth] {
+        for value in [first, third, fourth] {
             let dos = decode_dos_attributes(&hex(&value)).unwrap();
             assert_eq!(dos.attributes, 0x22);
-            assert!(dos.creation_time.is_some());
+            assert_eq!(dos.creation_time, Some(Timestamp::new(1_795_498_919, 602_647_800)));
         }
+        let second = decode_dos_attributes(&hex("0000 0200 02000000 11000000 22000000")).unwrap();
+        assert_eq!(second, DosAttributes { attributes: 0x22, creation_time: None });
     }
 
     #[test]
