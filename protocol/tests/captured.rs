@@ -1,5 +1,6 @@
 //! What other implementations really send: each file of `testdata/` is one message, header included, as a client or
-//! server put it on the wire. All must parse, and come out the same after encoding and parsing again.
+//! server put it on the wire. All must parse, and come out the same after encoding and parsing again; damaged ones
+//! must not do harm.
 //!
 //! `SHOAL_CAPTURES=DIR cargo test -p shoal-protocol --test captured` does the same with a directory of your own.
 
@@ -91,5 +92,68 @@ fn own_captures() {
     if let Some(directory) = std::env::var_os("SHOAL_CAPTURES") {
         let (count, wrong) = check_all(Path::new(&directory));
         assert!(wrong.is_empty(), "{} of {count} messages: {wrong:#?}", wrong.len());
+    }
+}
+
+/// xorshift64*: what it damages is the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
+
+/// What parses, however damaged, must have a fixed point: encoding and parsing changes it at most once.
+fn settle(message: &Bytes) {
+    let Ok(header) = Header::parse(message) else { return };
+    if let Ok(request) = Request::parse(header.command, message) {
+        let again = Request::parse(header.command, &after_header(|out| request.encode(out))).unwrap();
+        let once_more = Request::parse(header.command, &after_header(|out| again.encode(out)));
+        assert_eq!(once_more.as_ref(), Ok(&again));
+    }
+    if let Ok(response) = Response::parse(&header, message) {
+        let again = Response::parse(&header, &after_header(|out| response.encode(out))).unwrap();
+        let once_more = Response::parse(&header, &after_header(|out| again.encode(out)));
+        assert_eq!(once_more.as_ref(), Ok(&again));
+    }
+    let _ = OplockBreakNotification::parse(message);
+}
+
+#[test]
+fn damaged() {
+    const EDGES: [u32; 8] = [0, 1, 7, 0x40, 0x7FFF, 0xFFFF, 0x8000_0000, 0xFFFF_FFFF];
+    let mut random = Random(0x5EED);
+    for file in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata")) {
+        let whole = std::fs::read(&file).unwrap();
+        for _ in 0..1000 {
+            let mut payload = whole.clone();
+            for _ in 0..=random.below(3) {
+                let at = random.below(payload.len());
+                match random.below(4) {
+                    0 => payload.truncate(at.max(1)),
+                    1 => payload[at] = random.next() as u8,
+                    2 => payload[at] ^= 1 << random.below(8),
+                    _ => {
+                        let edge = EDGES[random.below(EDGES.len())].to_le_bytes();
+                        let end = payload.len().min(at + 1 + random.below(4));
+                        payload[at..end].copy_from_slice(&edge[..end - at]);
+                    }
+                }
+            }
+            let payload = Bytes::from(payload);
+            let _ = smb1::NegotiateRequest::parse(&payload);
+            let _ = TransformHeader::parse(&payload);
+            for message in compound::split(&payload).unwrap_or_default() {
+                settle(&message);
+            }
+        }
     }
 }

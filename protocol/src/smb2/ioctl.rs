@@ -61,7 +61,9 @@ impl IoctlRequest {
         body.put_u32_le(REQUEST_BUFFER as u32);
         body.put_u32_le(self.input.len() as u32);
         body.put_u32_le(self.max_input_response);
-        body.put_u32_le(output_offset(REQUEST_BUFFER, &self.input) as u32);
+        let output_offset =
+            if self.output.is_empty() { 0 } else { output_offset(REQUEST_BUFFER, &self.input) };
+        body.put_u32_le(output_offset as u32);
         body.put_u32_le(self.output.len() as u32);
         body.put_u32_le(self.max_output_response);
         body.put_u32_le(self.flags);
@@ -159,13 +161,13 @@ mod tests {
     #[test]
     fn request_known_bytes() {
         codec(
-            &format!("{HEAD} 78000000 03000000 00000000 80000000 00000000 00040000 01000000 00000000 010203"),
+            &format!("{HEAD} 78000000 03000000 00000000 00000000 00000000 00040000 01000000 00000000 010203"),
             &request(),
             IoctlRequest::parse,
             IoctlRequest::encode,
         );
         codec(
-            &format!("{HEAD} 78000000 00000000 00000000 78000000 00000000 00040000 01000000 00000000 00"),
+            &format!("{HEAD} 78000000 00000000 00000000 00000000 00000000 00040000 01000000 00000000 00"),
             &IoctlRequest { input: Bytes::new(), ..request() },
             IoctlRequest::parse,
             IoctlRequest::encode,

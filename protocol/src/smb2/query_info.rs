@@ -73,7 +73,7 @@ impl QueryInfoRequest {
         body.put_u8(self.info_type);
         body.put_u8(self.file_info_class);
         body.put_u32_le(self.output_buffer_length);
-        body.put_u16_le(REQUEST_BUFFER as u16);
+        body.put_u16_le(if self.input.is_empty() { 0 } else { REQUEST_BUFFER as u16 });
         body.put_u16_le(0);
         body.put_u32_le(self.input.len() as u32);
         body.put_u32_le(self.additional_information);
@@ -138,7 +138,7 @@ mod tests {
             QueryInfoRequest::encode,
         );
         codec(
-            "2900 01 0f 00040000 6800 0000 00000000 07000000 01000000 0100000000000000 0200000000000000
+            "2900 01 0f 00040000 0000 0000 00000000 07000000 01000000 0100000000000000 0200000000000000
              00",
             &QueryInfoRequest { input: Bytes::new(), ..request() },
             QueryInfoRequest::parse,

@@ -14,6 +14,9 @@ use nom::Parser;
 /// The most contexts that we read in one message; about 15 are defined, and none may stand twice.
 const CONTEXTS_MAX: usize = 64;
 
+/// The longest context name that we read, in bytes; the defined ones have 4 or 16.
+const NAME_MAX: usize = 256;
+
 /// The fixed part of a context in bytes.
 const HEAD: usize = 16;
 
@@ -103,7 +106,7 @@ pub(super) fn parse(
             }
             chain.get(..next).ok_or(Malformed::Offset)?
         };
-        if name_length < 4 {
+        if !(4..=NAME_MAX).contains(&name_length) {
             return Err(Malformed::Length);
         }
         let name = buffer_ref(own, name_offset, name_length, HEAD)?;
