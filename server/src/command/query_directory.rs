@@ -1,0 +1,259 @@
+//! SMB2 QUERY_DIRECTORY: 2.2.33 and 2.2.34; processing in 3.3.5.18, MS-FSA 2.1.5.6.3.
+//!
+//! A listing is read from the storage in slices of bounded size, with a yield between two of them, so that what else the connection
+//! asks for is answered meanwhile. Where it stands is kept in the handle; a pattern without wildcards costs one lookup.
+
+use shoal_protocol::NtStatus;
+use shoal_protocol::fscc::access::AccessMask;
+use shoal_protocol::fscc::directory_info::{DirectoryClass, DirectoryEncoder, DirectoryEntry, ShortName};
+use shoal_protocol::fscc::reparse;
+use shoal_protocol::smb2::query_directory::{QueryDirectoryRequest, QueryDirectoryResponse};
+use shoal_vfs::{DirEntry, Fold, FsError, Kind, Metadata, Name, OpenHow};
+
+use crate::access;
+use crate::context::Context;
+use crate::convert;
+use crate::reply::Reply;
+use crate::share::ShareKind;
+use crate::state::enumeration::{Enumeration, Stage};
+use crate::state::open::DiskObject;
+use crate::state::pattern::Pattern;
+
+/// Names that are read from the storage at once.
+const SLICE: usize = 128;
+
+/// Answers a QUERY_DIRECTORY.
+pub async fn handle(cx: &Context, request: QueryDirectoryRequest) -> Result<Reply, NtStatus> {
+    let open = cx.open(request.file_id)?;
+    let disk = open.disk()?;
+    let Some(enumeration) = &disk.enumeration else { return Err(NtStatus::INVALID_PARAMETER) };
+    access::require(open.granted_access, AccessMask::LIST_DIRECTORY)?;
+    let room = request.output_buffer_length;
+    if room > cx.connection.settings.limits.max_transact_size {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    let class = DirectoryClass::try_from(request.file_information_class)
+        .map_err(|_| NtStatus::INVALID_INFO_CLASS)?;
+    if (room as usize) < class.fixed_len() {
+        return Err(NtStatus::INFO_LENGTH_MISMATCH);
+    }
+    let single = request.flags & QueryDirectoryRequest::RETURN_SINGLE_ENTRY != 0;
+
+    let mut enumeration = enumeration.lock().await;
+    begin(cx, &mut enumeration, &request)?;
+    let mut list = DirectoryEncoder::new(class, room as usize);
+    let mut listing = Listing { cx, disk, class, enumeration: &mut enumeration };
+    let mut full = false;
+    while let Some(found) = listing.next().await? {
+        if !list.push(&found.entry()) {
+            listing.put_back(found);
+            full = true;
+            break;
+        }
+        if single {
+            break;
+        }
+    }
+    if list.is_empty() {
+        return Err(if full {
+            NtStatus::BUFFER_OVERFLOW
+        } else if enumeration.sent {
+            NtStatus::NO_MORE_FILES
+        } else {
+            NtStatus::NO_SUCH_FILE
+        });
+    }
+    enumeration.sent = true;
+    Ok(QueryDirectoryResponse { buffer: list.finish() }.into())
+}
+
+/// Sets the pattern, and goes back to the beginning if that is asked for (3.3.5.18).
+fn begin(
+    cx: &Context,
+    enumeration: &mut Enumeration,
+    request: &QueryDirectoryRequest,
+) -> Result<(), NtStatus> {
+    let restart =
+        request.flags & (QueryDirectoryRequest::RESTART_SCANS | QueryDirectoryRequest::REOPEN) != 0;
+    if enumeration.pattern.is_some() && !restart {
+        return Ok(());
+    }
+    let sensitive = match &cx.tree()?.share.kind {
+        ShareKind::Disk { root } => root.fold() == Fold::Sensitive,
+        ShareKind::Pipe => false,
+    };
+    let given = if request.search_pattern.is_empty() && enumeration.pattern.is_some() {
+        None
+    } else {
+        Some(Pattern::parse(&request.search_pattern, sensitive)?)
+    };
+    enumeration.restart(given);
+    Ok(())
+}
+
+/// One name that matches.
+struct Found {
+    name: Vec<u16>,
+    metadata: Option<Metadata>,
+    from: From,
+}
+
+/// Where a name came from, so that it can be put back.
+enum From {
+    Dot(Stage),
+    Slice(DirEntry),
+    /// The one answer to a pattern without wildcards.
+    Lookup,
+}
+
+impl Found {
+    fn entry(&self) -> DirectoryEntry<&[u16]> {
+        let mut entry = DirectoryEntry { file_name: &self.name[..], ..DirectoryEntry::default() };
+        if let Some(metadata) = &self.metadata {
+            let facts = convert::facts(metadata);
+            entry.creation_time = facts.creation_time;
+            entry.last_access_time = facts.last_access_time;
+            entry.last_write_time = facts.last_write_time;
+            entry.change_time = facts.change_time;
+            entry.end_of_file = facts.end_of_file;
+            entry.allocation_size = facts.allocation_size;
+            entry.file_attributes = facts.attributes;
+            entry.short_name = ShortName::NONE;
+            entry.file_id = u128::from(facts.index_number);
+            if metadata.kind == Kind::Symlink {
+                entry.file_attributes |= shoal_protocol::fscc::FileAttributes::REPARSE_POINT;
+                entry.reparse_tag = reparse::TAG_SYMLINK;
+            }
+        }
+        entry
+    }
+}
+
+struct Listing<'a> {
+    cx: &'a Context,
+    disk: &'a DiskObject,
+    class: DirectoryClass,
+    enumeration: &'a mut Enumeration,
+}
+
+impl Listing<'_> {
+    /// The next name that matches.
+    async fn next(&mut self) -> Result<Option<Found>, NtStatus> {
+        loop {
+            match self.enumeration.stage {
+                Stage::Dot => {
+                    self.enumeration.stage = Stage::DotDot;
+                    if let Some(found) = self.dot(".", Stage::Dot).await? {
+                        return Ok(Some(found));
+                    }
+                }
+                Stage::DotDot => {
+                    self.enumeration.stage = Stage::Names;
+                    if let Some(found) = self.dot("..", Stage::DotDot).await? {
+                        return Ok(Some(found));
+                    }
+                }
+                Stage::Names => match self.plain_name() {
+                    Some(name) => {
+                        self.enumeration.stage = Stage::End;
+                        if let Some(found) = self.look_up(&name).await? {
+                            return Ok(Some(found));
+                        }
+                    }
+                    None => match self.from_slice() {
+                        Some(found) => return Ok(Some(found)),
+                        None => self.read_slice().await?,
+                    },
+                },
+                Stage::End => return Ok(None),
+            }
+        }
+    }
+
+    fn put_back(&mut self, found: Found) {
+        match found.from {
+            From::Dot(stage) => self.enumeration.stage = stage,
+            From::Slice(entry) => self.enumeration.read.push_front(entry),
+            From::Lookup => self.enumeration.stage = Stage::Names,
+        }
+    }
+
+    fn matches(&self, name: &[u16]) -> bool {
+        self.enumeration.pattern.as_ref().is_none_or(|pattern| pattern.matches(name))
+    }
+
+    /// `.` or `..`, with the directory's own facts.
+    async fn dot(&self, name: &str, stage: Stage) -> Result<Option<Found>, NtStatus> {
+        let name: Vec<u16> = name.encode_utf16().collect();
+        if !self.matches(&name) {
+            return Ok(None);
+        }
+        let metadata = if self.class.names_only() {
+            None
+        } else {
+            Some(self.disk.file.metadata().await.map_err(convert::status)?)
+        };
+        Ok(Some(Found { name, metadata, from: From::Dot(stage) }))
+    }
+
+    /// The name that a pattern without wildcards is.
+    fn plain_name(&self) -> Option<Name> {
+        let pattern = self.enumeration.pattern.as_ref()?;
+        Name::from_utf16(pattern.plain()?).ok()
+    }
+
+    async fn look_up(&self, name: &Name) -> Result<Option<Found>, NtStatus> {
+        let vfs = &self.cx.server.vfs;
+        let (link, metadata) = match vfs.lookup_with_metadata(self.disk.node(), name).await {
+            Ok(Some(found)) => found,
+            Ok(None) | Err(FsError::NotFound | FsError::PathNotFound) => return Ok(None),
+            Err(error) => return Err(convert::status(error)),
+        };
+        let metadata = match metadata {
+            Some(metadata) => Some(metadata),
+            None if self.class.names_only() => None,
+            None => match vfs.open(&link, OpenHow::default()).await {
+                Ok(file) => Some(file.metadata().await.map_err(convert::status)?),
+                Err(FsError::NotFound | FsError::Stale) => return Ok(None),
+                Err(error) => return Err(convert::status(error)),
+            },
+        };
+        let spelled = link.name().unwrap_or_else(|| name.clone()).to_utf16();
+        Ok(self.matches(&spelled).then_some(Found { name: spelled, metadata, from: From::Lookup }))
+    }
+
+    /// The next match among the names that were read already.
+    fn from_slice(&mut self) -> Option<Found> {
+        while let Some(entry) = self.enumeration.read.pop_front() {
+            let name = entry.name.to_utf16();
+            // A name without metadata went between being listed and being looked at.
+            if !self.matches(&name) || (entry.metadata.is_none() && !self.class.names_only()) {
+                continue;
+            }
+            let metadata = entry.metadata.clone();
+            return Some(Found { name, metadata, from: From::Slice(entry) });
+        }
+        None
+    }
+
+    async fn read_slice(&mut self) -> Result<(), NtStatus> {
+        if self.enumeration.cookie != 0 {
+            // Between two slices others have their turn.
+            tokio::task::yield_now().await;
+        }
+        // The names read for a class without facts may be asked for by another class next: that is rare, and the facts are cheap.
+        let slice = self
+            .cx
+            .server
+            .vfs
+            .read_dir(self.disk.node(), &self.disk.file, self.enumeration.cookie, SLICE, true)
+            .await
+            .map_err(convert::status)?;
+        match slice.last() {
+            Some(last) => self.enumeration.cookie = last.cookie,
+            None => self.enumeration.stage = Stage::End,
+        }
+        self.enumeration.read.extend(slice);
+        Ok(())
+    }
+}
