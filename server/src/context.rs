@@ -12,7 +12,8 @@ use shoal_protocol::smb2::header::Header;
 use shoal_protocol::smb2::{AsyncId, FileId, SessionId, TreeId};
 
 use crate::Server;
-use crate::connection::{Charge, Connection};
+use crate::budget::Charge;
+use crate::connection::Connection;
 use crate::pending::Ticket;
 use crate::reply::ReplyFrame;
 use crate::state::open::Open;
@@ -48,6 +49,8 @@ pub(crate) struct Chain {
     pub open: RelatedOpen,
     /// Set when the request has gone async: its final answer carries it.
     pub async_id: Option<AsyncId>,
+    /// Who signs the answer, if it is signed.
+    pub signer: Option<Arc<Session>>,
     /// The ids for the header of the answer.
     pub answer_session: SessionId,
     pub answer_tree: TreeId,
@@ -110,11 +113,20 @@ impl Context {
         self.chain.lock().open = RelatedOpen::Id(id);
     }
 
-    /// Makes `session` the session of this answer and of what follows. SESSION_SETUP calls it.
-    pub(crate) fn set_session(&self, session: Arc<Session>) {
+    /// Makes `session` the session of this answer and of what follows, and has the answer signed or not. SESSION_SETUP calls
+    /// it.
+    pub(crate) fn set_session(&self, session: Arc<Session>, sign: bool) {
         let mut chain = self.chain.lock();
         chain.answer_session = session.id;
+        if sign {
+            chain.signer = Some(session.clone());
+        }
         chain.session = Some(session);
+    }
+
+    /// Has the answer signed with the keys of a session that is not the request's.
+    pub(crate) fn set_signer(&self, session: Arc<Session>) {
+        self.chain.lock().signer = Some(session);
     }
 
     /// Puts `id` into the header of the answer: a session that is only being set up has no more than an id.

@@ -1,2 +1,307 @@
-//! Skeleton.
+//! Shoal: an SMB2/3 file server.
+//!
+//! [`Server`] is what `main` and every test drive: made from [`config::Settings`], it serves any stream of bytes.
+//! `ARCHITECTURE.md` at the repository's root is the map; a READ goes through `connection`, `receive`, `dispatch`,
+//! `command::read`, and its answer leaves through `reply` and `outbox`.
 #![forbid(unsafe_code)]
+
+pub mod access;
+pub mod admin;
+pub mod budget;
+pub mod command;
+pub mod config;
+pub mod connection;
+pub mod context;
+pub mod convert;
+pub mod listener;
+pub mod metrics;
+pub mod misbehaved;
+pub mod pipe;
+pub mod reply;
+pub mod share;
+pub mod state;
+pub mod teardown;
+pub mod users;
+
+mod dispatch;
+mod outbox;
+mod pending;
+mod receive;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use shoal_protocol::crypto;
+use shoal_protocol::smb2::{FileId, SessionId};
+use shoal_vfs::{Options, Plan, Vfs};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tracing::Instrument;
+
+use crate::budget::TotalBudget;
+use crate::config::Settings;
+use crate::connection::Connection;
+use crate::metrics::Counts;
+use crate::misbehaved::Misbehaved;
+use crate::share::{ShareError, Shares};
+use crate::state::file::NodeState;
+use crate::state::notify::Watching;
+use crate::state::open::Open;
+use crate::state::session::Session;
+
+/// A file server: its shares, its clients, what they have open.
+pub struct Server {
+    /// The settings in force.
+    pub settings: ArcSwap<Settings>,
+    /// The files of all shares.
+    pub vfs: Arc<Vfs<NodeState>>,
+    /// The shares in force.
+    pub shares: ArcSwap<Shares>,
+    /// GlobalSessionTable: MS-SMB2 3.3.1.5.
+    pub sessions: DashMap<SessionId, Arc<Session>>,
+    /// GlobalOpenTable, by FileId.Persistent: MS-SMB2 3.3.1.5.
+    pub opens: DashMap<u64, Arc<Open>>,
+    /// ConnectionList, by our own number.
+    pub connections: DashMap<u64, Arc<Connection>>,
+    /// How many directories are watched: see [`state::notify`].
+    pub watching: Watching,
+    /// When it started.
+    pub started: Instant,
+    pub(crate) open_count: AtomicUsize,
+    pub(crate) budget: Arc<TotalBudget>,
+    per_address: DashMap<IpAddr, usize>,
+    next_connection: AtomicU64,
+    /// Counts of the connections that have ended.
+    ended: Mutex<Counts>,
+    stopping: AtomicBool,
+    changed: Notify,
+}
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A share cannot be opened.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+}
+
+impl Server {
+    /// Opens the shares of `settings`. Nothing is listened to yet: see [`Server::listen`] and [`Server::serve`].
+    pub async fn new(settings: Settings) -> Result<Arc<Server>, StartError> {
+        let options = Options { names_max: settings.limits.names_max, plan: Plan::Claims };
+        let vfs = Vfs::new(options);
+        let shares = Shares::open(&vfs, &settings.shares, None).await?;
+        Ok(Arc::new(Server {
+            vfs,
+            shares: ArcSwap::from_pointee(shares),
+            sessions: DashMap::new(),
+            opens: DashMap::new(),
+            connections: DashMap::new(),
+            watching: Watching::default(),
+            started: Instant::now(),
+            open_count: AtomicUsize::new(0),
+            budget: TotalBudget::new(settings.limits.reply_budget_total),
+            per_address: DashMap::new(),
+            next_connection: AtomicU64::new(1),
+            ended: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            changed: Notify::new(),
+            settings: ArcSwap::from_pointee(settings),
+        }))
+    }
+
+    /// Puts other settings in force. Shares whose settings stay the same stay as they are; clients of the others keep
+    /// what they have. On an error nothing has changed.
+    pub async fn reload(self: &Arc<Self>, settings: Settings) -> Result<(), StartError> {
+        let shares = Shares::open(&self.vfs, &settings.shares, Some(&self.shares.load())).await?;
+        self.shares.store(Arc::new(shares));
+        self.settings.store(Arc::new(settings));
+        Ok(())
+    }
+
+    /// Serves one client until the connection ends and everything that it had is closed.
+    pub async fn serve<S>(self: &Arc<Self>, stream: S, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Some(slot) = self.admit(peer.ip()) else {
+            tracing::info!(%peer, "refused: too many connections");
+            self.ended.lock().refused += 1;
+            return;
+        };
+        let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        let span = tracing::info_span!("connection", id, %peer);
+        let (reader, writer) = tokio::io::split(stream);
+        let connection = Arc::new(Connection::new(id, self, peer, Box::pin(writer)));
+        self.connections.insert(id, connection.clone());
+        if self.is_stopping() {
+            connection.drain();
+        }
+        let guard = Served { server: self.clone(), connection: connection.clone(), _slot: slot };
+        async {
+            tracing::debug!("connected");
+            connection.run(self, reader).await;
+            connection.tear_down(self).await;
+            tracing::debug!("disconnected");
+        }
+        .instrument(span)
+        .await;
+        drop(guard);
+    }
+
+    /// A place for one more connection. At the limit of all, one that has not logged in has to make room.
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
+        let limits = &self.settings.load().limits;
+        if self.connections.len() >= limits.connections {
+            let oldest = self
+                .connections
+                .iter()
+                .filter(|entry| !entry.value().is_logged_in())
+                .min_by_key(|entry| *entry.key());
+            let oldest = oldest.map(|entry| entry.value().clone())?;
+            oldest.misbehaved(Misbehaved::Crowded);
+            // It leaves its place in the table at once, so that the next newcomer does not choose it again.
+            self.connections.remove(&oldest.id);
+        }
+        let mut count = self.per_address.entry(address).or_insert(0);
+        if *count >= limits.connections_per_address {
+            return None;
+        }
+        *count += 1;
+        Some(Slot { server: self.clone(), address })
+    }
+
+    /// Ends a session, as if its client had logged off. False if there is none of this id.
+    pub async fn close_session(self: &Arc<Self>, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get(&id).map(|entry| entry.value().clone()) else { return false };
+        teardown::end_session(self, &session).await;
+        true
+    }
+
+    /// Ends it all: no new connections; what is under way is finished, what waits is ended, and after `patience` whatever is
+    /// left is cut off. Returns when all is closed, or `patience` has passed twice.
+    pub async fn drain(self: &Arc<Self>, patience: Duration) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.changed.notify_waiters();
+        self.for_each_connection(Connection::drain);
+        if timeout(patience, self.emptied()).await.is_err() {
+            tracing::warn!(connections = self.connections.len(), "cutting off what is left");
+            self.for_each_connection(Connection::disconnect);
+            let _ = timeout(patience / 4, self.emptied()).await;
+        }
+        let _ = timeout(patience / 4, self.vfs.quiesce()).await;
+    }
+
+    fn for_each_connection(&self, act: impl Fn(&Connection)) {
+        let connections: Vec<_> = self.connections.iter().map(|entry| entry.value().clone()).collect();
+        connections.iter().for_each(|connection| act(connection));
+    }
+
+    /// Waits until there is no connection.
+    async fn emptied(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.connections.is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether it is being drained.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Returns when it is being drained.
+    pub(crate) async fn stopped(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.is_stopping() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// A FileId that nobody can guess, and that no open has.
+    pub fn new_file_id(&self) -> FileId {
+        FileId { persistent: random_id(), volatile: random_id() }
+    }
+
+    /// How many opens there are.
+    pub fn open_count(&self) -> usize {
+        self.open_count.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of requests and replies are in flight, on all connections.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.budget.in_flight()
+    }
+
+    /// How many requests wait, on all connections.
+    pub fn pending_count(&self) -> usize {
+        self.connections.iter().map(|entry| entry.value().pending.len()).sum()
+    }
+
+    /// Everything that has been counted, by all connections.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.ended.lock().clone();
+        for entry in &self.connections {
+            counts.connections += 1;
+            counts.add(&entry.value().metrics);
+        }
+        counts
+    }
+}
+
+/// A random number that is neither 0 nor all ones, for ids that a client could otherwise guess.
+pub(crate) fn random_id() -> u64 {
+    loop {
+        let mut bytes = [0; 8];
+        crypto::random(&mut bytes);
+        let id = u64::from_le_bytes(bytes);
+        if id != 0 && id != u64::MAX {
+            return id;
+        }
+    }
+}
+
+/// A place among the connections of an address; given back when dropped.
+struct Slot {
+    server: Arc<Server>,
+    address: IpAddr,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(mut count) = self.server.per_address.get_mut(&self.address) {
+            *count -= 1;
+        }
+        self.server.per_address.remove_if(&self.address, |_, count| *count == 0);
+    }
+}
+
+/// A connection in the server's tables; leaves them when dropped, whatever happened meanwhile.
+struct Served {
+    server: Arc<Server>,
+    connection: Arc<Connection>,
+    _slot: Slot,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.server.connections.remove(&self.connection.id);
+        let mut ended = self.server.ended.lock();
+        ended.connections += 1;
+        ended.add(&self.connection.metrics);
+        drop(ended);
+        self.server.changed.notify_waiters();
+    }
+}

@@ -4,10 +4,12 @@
 //! same. A tree connect holds its own share, so a client that is connected to a removed share goes on until it leaves.
 
 use std::collections::HashMap;
-use std::path::Path as DiskPath;
+use std::io;
 use std::sync::Arc;
 
-use shoal_vfs::{Backend, FsError, Fold, Root, Vfs, latency, local, memory};
+use shoal_vfs::local::{self, Local};
+use shoal_vfs::memory::{self, MemoryOptions};
+use shoal_vfs::{Backend, Fold, FsError, Root, Vfs, latency};
 
 use crate::config::{ShareSettings, Target};
 use crate::state::file::NodeState;
@@ -74,10 +76,10 @@ impl Share {
     }
 
     async fn mount(vfs: &Arc<Vfs<NodeState>>, settings: &ShareSettings) -> Result<Share, ShareError> {
-        let failed = |cause| ShareError { share: settings.name.clone(), cause };
-        let backend = backend(&settings.target).await.map_err(failed)?;
+        let failed = |cause: OpenError| ShareError { share: settings.name.clone(), cause };
         let fold = if settings.insensitive { Fold::Insensitive } else { Fold::Sensitive };
-        let root = vfs.mount(backend, fold).await.map_err(failed)?;
+        let backend = backend(&settings.target, fold).await.map_err(failed)?;
+        let root = vfs.mount(backend, fold).await.map_err(|error| failed(error.into()))?;
         Ok(Share {
             name: settings.name.clone(),
             comment: settings.comment.clone(),
@@ -92,13 +94,24 @@ impl Share {
 }
 
 /// A share that could not be opened.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("share \"{share}\": {cause}")]
 pub struct ShareError {
     /// The share's name.
     pub share: String,
-    /// What its file system said.
-    pub cause: FsError,
+    /// Why not.
+    pub cause: OpenError,
+}
+
+/// Why a target could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The system's answer for a directory.
+    #[error(transparent)]
+    Directory(#[from] io::Error),
+    /// The storage's answer when its root was asked for.
+    #[error(transparent)]
+    Root(#[from] FsError),
 }
 
 /// The shares of one moment, by name.
@@ -151,17 +164,13 @@ fn key(name: &str) -> String {
     name.to_lowercase()
 }
 
-async fn backend(target: &Target) -> Result<Arc<dyn Backend>, FsError> {
+async fn backend(target: &Target, fold: Fold) -> Result<Arc<dyn Backend>, OpenError> {
     Ok(match target {
-        Target::Directory(path) => local_backend(path).await?,
-        Target::Memory => Arc::new(memory::Memory::new()),
+        Target::Directory(path) => Arc::new(Local::open(path, local::Options::default())?),
+        Target::Memory => memory::Memory::new(MemoryOptions { fold, ..MemoryOptions::default() }),
         Target::Latency(delay, inner) => {
-            let inner = Box::pin(backend(inner)).await?;
+            let inner = Box::pin(backend(inner, fold)).await?;
             Arc::new(latency::Latency::new(inner, *delay))
         }
     })
-}
-
-async fn local_backend(path: &DiskPath) -> Result<Arc<dyn Backend>, FsError> {
-    Ok(Arc::new(local::Local::open(path)?))
 }

@@ -81,7 +81,8 @@ pub async fn handle(cx: &Context, request: Request) -> Result<Reply, NtStatus> {
         Request::Write(request) => write::handle(cx, request).await,
         Request::Lock(request) => lock::handle(cx, request).await,
         Request::Ioctl(request) => ioctl::handle(cx, request).await,
-        Request::Cancel(request) => cancel::handle(cx, request).await,
+        // `dispatch` does not bring it here: it has no answer.
+        Request::Cancel(_) => Err(NtStatus::INVALID_PARAMETER),
         Request::Echo(request) => echo::handle(cx, request).await,
         Request::QueryDirectory(request) => query_directory::handle(cx, request).await,
         Request::ChangeNotify(request) => change_notify::handle(cx, request).await,

@@ -5,9 +5,11 @@
 //! dashmaps hold `Arc`s only: clone the `Arc` out and let the guard go on the same line.
 
 pub mod byte_range;
+pub mod enumeration;
 pub mod file;
 pub mod notify;
 pub mod open;
+pub mod pattern;
 pub mod sequence;
 pub mod session;
 pub mod share_mode;

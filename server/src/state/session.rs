@@ -186,6 +186,11 @@ impl Session {
         self.keys.as_ref().and_then(|keys| keys.ciphers.as_ref())
     }
 
+    /// Whether there is a time after which it has to authenticate again.
+    pub fn has_expiry(&self) -> bool {
+        self.expires.read().is_some()
+    }
+
     /// Whether it has to authenticate again before it can go on.
     pub fn is_expired(&self, now: Instant) -> bool {
         self.expires.read().is_some_and(|expires| expires <= now)

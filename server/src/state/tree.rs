@@ -25,7 +25,12 @@ pub struct TreeConnect {
 
 impl TreeConnect {
     /// A tree connect that is alive.
-    pub fn new(id: TreeId, share: Arc<Share>, session: Weak<Session>, maximal_access: AccessMask) -> TreeConnect {
+    pub fn new(
+        id: TreeId,
+        share: Arc<Share>,
+        session: Weak<Session>,
+        maximal_access: AccessMask,
+    ) -> TreeConnect {
         TreeConnect { id, share, session, maximal_access, closed: AtomicBool::new(false) }
     }
 

@@ -44,7 +44,8 @@ fn validate(cx: &Context, request: &IoctlRequest) -> Option<ValidateNegotiateInf
         return None;
     }
     let claimed = ValidateNegotiateInfoRequest::parse(&request.input).ok()?;
-    let same = negotiate::greatest_common(&cx.connection.settings, &claimed.dialects) == Some(negotiated.dialect)
+    let same = negotiate::greatest_common(&cx.connection.settings, &claimed.dialects)
+        == Some(negotiated.dialect)
         && claimed.dialects == negotiated.client_dialects
         && claimed.guid == negotiated.client_guid
         && claimed.security_mode == negotiated.client_security_mode.bits()

@@ -1,0 +1,86 @@
+//! Accepting connections over TCP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tracing::Instrument;
+
+use crate::Server;
+
+/// The system's queue of connections that nobody has accepted yet.
+const BACKLOG: u32 = 1024;
+/// After an accept that failed: for want of descriptors, most likely, and that passes.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listener {
+    /// Listens at `address`; a port 0 stands for any free one.
+    pub fn bind(address: SocketAddr) -> io::Result<Listener> {
+        let socket = if address.is_ipv4() {
+            tokio::net::TcpSocket::new_v4()?
+        } else {
+            tokio::net::TcpSocket::new_v6()?
+        };
+        // A server that starts again must not wait for its predecessor's connections to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let socket = socket.listen(BACKLOG)?;
+        let address = socket.local_addr()?;
+        Ok(Listener { socket, address })
+    }
+
+    /// The address that it really listens at.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Server {
+    /// Serves whoever comes to `listener`, in tasks of their own, until the server is drained.
+    pub fn listen(self: &Arc<Self>, listener: Listener) {
+        let server = self.clone();
+        let span = tracing::info_span!("listener", address = %listener.address);
+        tokio::spawn(async move { accept(server, listener).await }.instrument(span));
+    }
+}
+
+async fn accept(server: Arc<Server>, listener: Listener) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.socket.accept() => accepted,
+            () = server.stopped() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Err(error) = prepare(&stream) {
+                    tracing::debug!(%peer, %error, "socket options");
+                }
+                let server = server.clone();
+                tokio::spawn(async move { server.serve(stream, peer).await });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Replies leave at once, and a peer that is gone without a word is found out.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_socket_keepalive(stream, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
+    rustix::net::sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
+    rustix::net::sockopt::set_tcp_keepcnt(stream, 4)?;
+    Ok(())
+}

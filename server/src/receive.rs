@@ -1,0 +1,180 @@
+//! From a frame to a chain of requests: decryption, the sequence window, the chain's structure. MS-SMB2 3.3.5.2.1 to 3.3.5.2.3,
+//! 3.3.5.2.6 and 3.3.5.2.7.
+//!
+//! All of it runs on the connection's reader, in the order of the wire. So do CANCEL, which never waits, and the first
+//! poll of every chain: most are done with it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use shoal_protocol::smb1;
+use shoal_protocol::smb2::MessageId;
+use shoal_protocol::smb2::compound;
+use shoal_protocol::smb2::header::{Command, Header};
+use shoal_protocol::smb2::transform::TransformHeader;
+use tracing::Instrument;
+
+use crate::Server;
+use crate::command::{cancel, negotiate};
+use crate::connection::Connection;
+use crate::context::Context;
+use crate::dispatch::{self, Incoming};
+use crate::misbehaved::Misbehaved;
+use crate::pending::Ticket;
+use crate::state::session::Session;
+
+/// Takes in one frame's payload: answers it, or starts what will.
+pub(crate) fn frame(
+    server: &Arc<Server>,
+    connection: &Arc<Connection>,
+    payload: BytesMut,
+) -> Result<(), Misbehaved> {
+    if Header::is_smb2(&payload) {
+        chain(server, connection, payload.freeze(), None)
+    } else if TransformHeader::is_transform(&payload) {
+        let (payload, session) = open(connection, payload)?;
+        chain(server, connection, payload, Some(session))
+    } else if smb1::is_smb1(&payload) && connection.negotiated().is_none() {
+        negotiate::multi_protocol(server, connection, &payload.freeze())
+    } else {
+        // A compression transform belongs here too: we negotiate none.
+        Err(Misbehaved::Protocol)
+    }
+}
+
+/// Decrypts a message: 3.3.5.2.1.1.
+fn open(connection: &Connection, mut payload: BytesMut) -> Result<(Bytes, Arc<Session>), Misbehaved> {
+    let header = TransformHeader::parse(&payload).map_err(Misbehaved::Header)?;
+    let session = connection.session(header.session_id).ok_or(Misbehaved::Transform("no such session"))?;
+    let ciphers = session.ciphers().ok_or(Misbehaved::Transform("the session has no cipher"))?;
+    let mut data = payload.split_off(TransformHeader::LEN);
+    if !ciphers.decryption.open_in_place(&header.nonce, &header.aad(), &mut data, &header.signature) {
+        return Err(Misbehaved::Transform("wrong key or changed bytes"));
+    }
+    if !Header::is_smb2(&data) {
+        return Err(Misbehaved::Transform("no SMB2 message inside"));
+    }
+    Ok((data.freeze(), session))
+}
+
+fn chain(
+    server: &Arc<Server>,
+    connection: &Arc<Connection>,
+    payload: Bytes,
+    encrypted: Option<Arc<Session>>,
+) -> Result<(), Misbehaved> {
+    let length = payload.len();
+    let messages = compound::split(&payload).map_err(Misbehaved::Chain)?;
+    drop(payload);
+    let mut requests = Vec::with_capacity(messages.len());
+    for message in messages {
+        let header = Header::parse(&message).map_err(Misbehaved::Header)?;
+        admit(connection, &header)?;
+        requests.push(Incoming { header, message });
+    }
+    if let Some(session) = &encrypted {
+        let first = requests.first().map(|request| request.header.session_id);
+        if first != Some(session.id) {
+            return Err(Misbehaved::Transform("the message inside is of another session"));
+        }
+    }
+    // A CANCEL alone: nothing to run, nothing to answer.
+    if let [Incoming { header, message }] = &requests[..]
+        && header.command == Command::Cancel
+    {
+        if dispatch::may_cancel(connection, header, message, encrypted.as_deref()) {
+            cancel::handle(connection, header);
+        }
+        connection.metrics.count(Command::Cancel);
+        return Ok(());
+    }
+    let charge = connection.budget.charge(length + requests.iter().map(Incoming::reply_size).sum::<usize>());
+    let ticket = Arc::new(Ticket::default());
+    let ids = Ids::of(&requests);
+    let cx = Context::new(server.clone(), connection.clone(), encrypted, ticket.clone(), charge);
+    run(connection, ticket, ids, dispatch::chain(cx, requests));
+    Ok(())
+}
+
+/// 3.3.5.2.2 and 3.3.5.2.3, for one message of a chain.
+fn admit(connection: &Connection, header: &Header) -> Result<(), Misbehaved> {
+    if header.is_response() {
+        return Err(Misbehaved::Response);
+    }
+    let negotiated = connection.negotiated();
+    match header.command {
+        Command::Negotiate if negotiated.is_some() => return Err(Misbehaved::NegotiatedTwice),
+        Command::Negotiate => {}
+        _ if negotiated.is_none() => return Err(Misbehaved::NotNegotiated),
+        _ => {}
+    }
+    // 3.3.5.2.3: "If the received request is an SMB2 CANCEL, this section MUST be skipped."
+    if header.command == Command::Cancel {
+        return Ok(());
+    }
+    let multi_credit = negotiated.is_some_and(|negotiated| negotiated.multi_credit);
+    let charge = if multi_credit { header.credit_charge.max(1) } else { 1 };
+    let received = connection.window.lock().receive(header.message_id, charge);
+    received.map_err(|_| Misbehaved::SequenceOutsideWindow)
+}
+
+/// The message ids of a chain: nearly always one.
+#[derive(Clone)]
+enum Ids {
+    One(MessageId),
+    Many(Vec<MessageId>),
+}
+
+impl Ids {
+    fn of(requests: &[Incoming]) -> Ids {
+        match requests {
+            [one] => Ids::One(one.header.message_id),
+            many => Ids::Many(many.iter().map(|request| request.header.message_id).collect()),
+        }
+    }
+
+    fn as_slice(&self) -> &[MessageId] {
+        match self {
+            Ids::One(id) => std::slice::from_ref(id),
+            Ids::Many(ids) => ids,
+        }
+    }
+}
+
+/// Polls a chain once, here; if it has to wait it goes on in a task of its own.
+fn run(
+    connection: &Arc<Connection>,
+    ticket: Arc<Ticket>,
+    ids: Ids,
+    chain: impl Future<Output = ()> + Send + 'static,
+) {
+    let mut chain = Box::pin(chain);
+    let mut cx = std::task::Context::from_waker(Waker::noop());
+    if let Poll::Ready(()) = chain.as_mut().poll(&mut cx) {
+        return;
+    }
+    connection.tasks.fetch_add(1, Ordering::SeqCst);
+    connection.pending.moved(ids.as_slice(), &ticket);
+    let running = Running { connection: connection.clone(), ids };
+    let task = async move {
+        let _running = running;
+        chain.await;
+    };
+    tokio::spawn(task.in_current_span());
+}
+
+/// A chain in a task of its own, as its connection sees it. Dropped with the task, also when that panics.
+struct Running {
+    connection: Arc<Connection>,
+    ids: Ids,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.connection.pending.finished(self.ids.as_slice());
+        self.connection.task_done();
+    }
+}

@@ -1,0 +1,13 @@
+//! The server through the wire: real bytes in, real bytes out, no socket, no sleeping. A test that shows what a row of the list of
+//! attacks demands is named after it.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod cancel;
+mod compound;
+mod encryption;
+mod limits;
+mod negotiate;
+mod sequence;
+mod session;
