@@ -51,7 +51,9 @@ fn open(connection: &Connection, mut payload: BytesMut) -> Result<(Bytes, Arc<Se
     let session = connection.session(header.session_id).ok_or(Misbehaved::Transform("no such session"))?;
     let ciphers = session.ciphers().ok_or(Misbehaved::Transform("the session has no cipher"))?;
     let mut data = payload.split_off(TransformHeader::LEN);
-    if !ciphers.decryption.open_in_place(&header.nonce, &header.aad(), &mut data, &header.signature) {
+    // As it came, reserved bytes and all.
+    let aad = &payload[TransformHeader::AAD_AT..];
+    if !ciphers.decryption.open_in_place(&header.nonce, aad, &mut data, &header.signature) {
         return Err(Misbehaved::Transform("wrong key or changed bytes"));
     }
     if !Header::is_smb2(&data) {

@@ -126,7 +126,14 @@ fn take_handshake(
     let now = Instant::now();
     handshakes.retain(|_, handshake| now - handshake.since < connection.settings.limits.negotiate_timeout);
     let limit = connection.settings.limits.sessions_per_connection;
-    if handshakes.len() >= HANDSHAKES_MAX || (!existing && sessions + handshakes.len() >= limit) {
+    // One that the client has left in the middle makes room for the next.
+    if handshakes.len() >= HANDSHAKES_MAX
+        && let Some(oldest) =
+            handshakes.iter().min_by_key(|(_, handshake)| handshake.since).map(|(id, _)| *id)
+    {
+        handshakes.remove(&oldest);
+    }
+    if !existing && sessions + handshakes.len() >= limit {
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
     let id = if existing { id } else { SessionId(random_id()) };

@@ -502,6 +502,7 @@ impl Client {
         previous: SessionId,
     ) -> Result<SessionSetupResponse, NtStatus> {
         let mut preauth = self.preauth.clone();
+        let before = self.session;
         let mut token = initiator.first();
         loop {
             let request = Request::from(SessionSetupRequest {
@@ -520,6 +521,7 @@ impl Client {
             let header = Header::parse(&payload).unwrap();
             self.credits += i64::from(header.credits);
             if header.status.is_error() && header.status != NtStatus::MORE_PROCESSING_REQUIRED {
+                self.session = before;
                 return Err(header.status);
             }
             let Ok(Response::SessionSetup(response)) = Response::parse(&header, &payload) else {
@@ -529,7 +531,8 @@ impl Client {
             self.session = header.session_id;
             token = initiator.next(&response.buffer).expect("the server's token");
             if header.status == NtStatus::SUCCESS {
-                if first_login && response.session_flags.is_empty() {
+                let keyless = SessionFlags::IS_GUEST | SessionFlags::IS_NULL;
+                if first_login && !response.session_flags.intersects(keyless) {
                     let key = initiator.session_key().expect("a key");
                     let hash = (self.dialect == Dialect::Smb311).then_some(preauth.value());
                     self.take_keys(key, hash);

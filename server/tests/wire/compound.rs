@@ -135,6 +135,7 @@ async fn attack_6_the_chain_ends_what_it_stands_on() {
         ];
         let gone = NtStatus::NETWORK_NAME_DELETED;
         assert_eq!(statuses(&mut client, chain).await, [NtStatus::SUCCESS, gone, gone, gone], "{flags:?}");
+        client.hang_up().await;
 
         let mut client = host.connected().await;
         let file = client.open("held").await.unwrap();
