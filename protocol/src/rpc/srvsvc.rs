@@ -1,6 +1,7 @@
 //! The server service: MS-SRVS. Formats, and the calls that list shares and describe the server.
 //!
-//! What is here: NetrShareEnum (15), NetrShareGetInfo (16), NetrServerGetInfo (21), NetrRemoteTOD (28).
+//! What is here: NetrShareEnum (15), NetrShareGetInfo (16), NetrServerGetInfo (21), NetrRemoteTOD (28),
+//! NetrShareEnumSticky (36).
 
 use bytes::{Bytes, BytesMut};
 
@@ -21,6 +22,8 @@ pub const SYNTAX: Syntax = Syntax {
 
 /// NetrShareEnum.
 pub const SHARE_ENUM: u16 = 15;
+/// NetrShareEnumSticky: the shares that are there after a restart.
+pub const SHARE_ENUM_STICKY: u16 = 36;
 /// NetrShareGetInfo.
 pub const SHARE_GET_INFO: u16 = 16;
 /// NetrServerGetInfo.
@@ -96,6 +99,16 @@ fn members(level: u32) -> Option<&'static [Member]> {
     })
 }
 
+/// Levels to which the interface gives a structure, served here or not: MS-SRVS 2.2.3.6.
+fn is_share_level(level: u32) -> bool {
+    matches!(level, 0 | 1 | 2 | 501..=503 | 1004..=1007 | 1501)
+}
+
+/// The same for the server's own structures: MS-SRVS 2.2.3.7.
+fn is_server_level(level: u32) -> bool {
+    matches!(level, 100..=103 | 502 | 503 | 599 | 1005..=1599)
+}
+
 /// Levels of NetrShareEnum. (Those above are of NetrShareGetInfo only; Windows has 503 too.)
 fn is_enum_level(level: u32) -> bool {
     matches!(level, 0 | 1 | 2 | 501 | 502)
@@ -120,7 +133,7 @@ fn values(share: &ShareEntry, members: &[Member]) -> Vec<Value> {
         Member::Name => Value::text(&share.name),
         Member::Type => Value::Long(share_type(share)),
         Member::Remark => Value::text(&share.comment),
-        // For share-level security only (2.2.4.25); Windows sends 0.
+        // For share-level security only, which is gone; Windows sends 0.
         Member::Permissions => Value::Long(0),
         Member::MaxUses => Value::Long(share.max_uses),
         Member::CurrentUses => Value::Long(share.current_uses),
@@ -248,6 +261,8 @@ impl ShareEnumResponse {
         if let Some(members) = members(level).filter(|_| is_enum_level(level)) {
             let list = container(&mut reader, members)?;
             shares.extend(list.into_iter().map(|values| share_info(members, values)));
+        } else if is_share_level(level) && reader.pointer()? {
+            return Err(Malformed::Value("share level"));
         }
         let total_entries = reader.u32()?;
         let resume_handle = match reader.pointer()? {
@@ -277,7 +292,12 @@ fn share_info(members: &[Member], values: Vec<Value>) -> ShareInfo {
 /// Answers the call `opnum` with these arguments: the results' stub, or the status of a fault.
 pub fn call(opnum: u16, stub: &[u8], answers: &dyn Answers) -> Result<Bytes, u32> {
     let results = match opnum {
-        SHARE_ENUM => share_enum(stub, answers),
+        SHARE_ENUM => share_enum(stub, answers.shares()),
+        SHARE_ENUM_STICKY => {
+            let mut shares = answers.shares();
+            shares.retain(|share| share.kind != ShareKind::Ipc); // pipes are made at each start
+            share_enum(stub, shares)
+        }
         SHARE_GET_INFO => share_get_info(stub, answers),
         SERVER_GET_INFO => server_get_info(stub, answers),
         REMOTE_TOD => remote_tod(stub, answers),
@@ -286,19 +306,21 @@ pub fn call(opnum: u16, stub: &[u8], answers: &dyn Answers) -> Result<Bytes, u32
     results.map_err(|_| FAULT_NDR)
 }
 
-/// MS-SRVS 3.1.4.8.
-fn share_enum(stub: &[u8], answers: &dyn Answers) -> Result<Bytes, Malformed> {
+/// MS-SRVS 3.1.4.8 and 3.1.4.9.
+fn share_enum(stub: &[u8], shares: Vec<ShareEntry>) -> Result<Bytes, Malformed> {
     let request = ShareEnumRequest::parse(stub)?;
     let mut writer = Writer::new();
     writer.u32(request.level);
     writer.u32(request.level);
     let Some(members) = members(request.level).filter(|_| is_enum_level(request.level)) else {
+        if is_share_level(request.level) {
+            writer.pointer(false);
+        }
         writer.u32(0);
         writer.pointer(false);
         writer.u32(INVALID_LEVEL);
         return Ok(writer.finish());
     };
-    let shares = answers.shares();
     let from = (request.resume_handle.unwrap_or(0) as usize).min(shares.len());
     let left = &shares[from..];
     // At least one is given, however little was asked for: or the client would ask for ever.
@@ -329,8 +351,9 @@ fn share_enum(stub: &[u8], answers: &dyn Answers) -> Result<Bytes, Malformed> {
     Ok(writer.finish())
 }
 
-/// The answer of the calls that give one structure, by its level: a union whose unknown arms are empty.
-pub(super) fn union(level: u32, structure: Result<Vec<Value>, u32>) -> Bytes {
+/// The answer of the calls that give one structure, by its level. `known` says whether the interface gives the level an
+/// arm in its union, which is a pointer; the other levels have an empty one.
+pub(super) fn union(level: u32, known: bool, structure: Result<Vec<Value>, u32>) -> Bytes {
     let mut writer = Writer::new();
     writer.u32(level);
     match structure {
@@ -339,9 +362,10 @@ pub(super) fn union(level: u32, structure: Result<Vec<Value>, u32>) -> Bytes {
             writer.structures(&[values]);
             writer.u32(SUCCESS);
         }
-        Err(INVALID_LEVEL) => writer.u32(INVALID_LEVEL),
         Err(status) => {
-            writer.pointer(false);
+            if known {
+                writer.pointer(false);
+            }
             writer.u32(status);
         }
     }
@@ -354,10 +378,12 @@ fn share_get_info(stub: &[u8], answers: &dyn Answers) -> Result<Bytes, Malformed
     reader.unique_string()?;
     let name = reader.string()?.to_string_lossy();
     let level = reader.u32()?;
-    let Some(members) = members(level) else { return Ok(union(level, Err(INVALID_LEVEL))) };
+    let Some(members) = members(level) else {
+        return Ok(union(level, is_share_level(level), Err(INVALID_LEVEL)));
+    };
     let name = name.to_lowercase();
     let share = answers.shares().into_iter().find(|share| share.name.to_lowercase() == name);
-    Ok(union(level, share.map(|share| values(&share, members)).ok_or(NET_NAME_NOT_FOUND)))
+    Ok(union(level, true, share.map(|share| values(&share, members)).ok_or(NET_NAME_NOT_FOUND)))
 }
 
 /// MS-SRVS 3.1.4.17; the structures: 2.2.4.40 to 2.2.4.42.
@@ -393,10 +419,10 @@ fn server_get_info(stub: &[u8], answers: &dyn Answers) -> Result<Bytes, Malforme
         }
         _ => Err(INVALID_LEVEL),
     };
-    Ok(union(level, values))
+    Ok(union(level, is_server_level(level), values))
 }
 
-/// MS-SRVS 3.1.4.21; TIME_OF_DAY_INFO: 2.2.4.105. The time zone is UTC.
+/// MS-SRVS 3.1.4.21; the structure is TIME_OF_DAY_INFO. The time zone is UTC.
 fn remote_tod(stub: &[u8], answers: &dyn Answers) -> Result<Bytes, Malformed> {
     Reader::new(stub).unique_string()?;
     let mut writer = Writer::new();
@@ -647,7 +673,8 @@ pub(crate) mod tests {
         known.extend(crate::encode::utf16_bytes(&Utf16::from_str("a shoal\0")));
         known.extend([0; 4]);
         assert_eq!(server_info(101)[..], known);
-        assert_eq!(server_info(103)[..], [103, 0, 0, 0, 124, 0, 0, 0]);
+        assert_eq!(server_info(99)[..], [99, 0, 0, 0, 124, 0, 0, 0]);
+        assert_eq!(server_info(103)[..], [103, 0, 0, 0, 0, 0, 0, 0, 124, 0, 0, 0]);
         assert!(server_info(100).len() < server_info(101).len());
         assert!(server_info(102).len() > server_info(101).len());
     }

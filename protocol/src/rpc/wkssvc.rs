@@ -26,7 +26,7 @@ pub fn call(opnum: u16, stub: &[u8], answers: &dyn Answers) -> Result<Bytes, u32
     }
 }
 
-/// MS-WKST 3.2.4.1; the structures: 2.2.5.1 to 2.2.5.3.
+/// MS-WKST 3.2.4.1; the structures are WKSTA_INFO_100 to 102.
 fn wksta_get_info(stub: &[u8], answers: &dyn Answers) -> Result<Bytes, Malformed> {
     let mut reader = Reader::new(stub);
     reader.unique_string()?;
@@ -51,7 +51,9 @@ fn wksta_get_info(stub: &[u8], answers: &dyn Answers) -> Result<Bytes, Malformed
         }
         _ => Err(INVALID_LEVEL),
     };
-    Ok(union(level, values))
+    // WKSTA_INFO: the levels to which the interface gives a structure.
+    let known = matches!(level, 100..=102 | 502 | 1010..=1062);
+    Ok(union(level, known, values))
 }
 
 #[cfg(test)]
@@ -79,6 +81,8 @@ mod tests {
         assert_eq!(info(101).len(), known.len() + 4 + 16);
         assert_eq!(info(102).len(), known.len() + 4 + 16 + 4);
         assert_eq!(info(99)[..], [99, 0, 0, 0, 124, 0, 0, 0]);
+        let stub = call(WKSTA_GET_INFO, &[0, 0, 0, 0, 0xF6, 1, 0, 0], &Sample(0)).unwrap();
+        assert_eq!(stub[..], [0xF6, 1, 0, 0, 0, 0, 0, 0, 124, 0, 0, 0]);
         assert_eq!(call(WKSTA_GET_INFO, &[0; 7], &Sample(0)), Err(FAULT_NDR));
         assert_eq!(call(1, &[], &Sample(0)), Err(FAULT_OP_RANGE));
     }
