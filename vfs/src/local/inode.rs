@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
+use super::index::Indexes;
 use super::sys::{self, Call, Target};
 use crate::backend::{BackendNode, NodeInfo};
 use crate::error::{FsError, Result};
@@ -137,13 +138,21 @@ pub(super) struct Volume {
     pub(super) fine_times: bool,
     /// Reads may be tried without waiting; cleared once the file system says that it cannot tell.
     pub(super) no_wait: AtomicBool,
+    /// What is known of the names in directories that were searched.
+    pub(super) indexes: Indexes,
     /// The directories that somebody holds.
     directories: DashMap<BackendKey, Weak<Directory>>,
 }
 
 impl Volume {
-    pub(super) fn new(one_mount: bool, fine_times: bool) -> Volume {
-        Volume { one_mount, fine_times, no_wait: AtomicBool::new(true), directories: DashMap::new() }
+    pub(super) fn new(one_mount: bool, fine_times: bool, watched: bool) -> Volume {
+        Volume {
+            one_mount,
+            fine_times,
+            no_wait: AtomicBool::new(true),
+            indexes: Indexes::new(watched),
+            directories: DashMap::new(),
+        }
     }
 
     /// Opens `name` in `dir`; if no descriptor is left, once more after some idle directories have given theirs back.
@@ -184,6 +193,7 @@ impl Volume {
                 place: Mutex::new(place),
                 fd: Mutex::new(Some(fd)),
                 used: AtomicBool::new(true),
+                searches: AtomicU32::new(0),
                 dos: DosMemory::default(),
             });
             *entry = Arc::downgrade(&directory);
@@ -272,6 +282,8 @@ pub(super) struct Directory {
     fd: Mutex<Option<Arc<OwnedFd>>>,
     /// Used since the budget last looked.
     used: AtomicBool,
+    /// How often it was searched for a name without an index.
+    searches: AtomicU32,
     pub(super) dos: DosMemory,
 }
 
@@ -289,6 +301,11 @@ impl Directory {
             self.used.store(true, Relaxed);
         }
         self.fd.lock().clone()
+    }
+
+    /// Asked when the directory is about to be searched: the second time, and if that came to nothing now and then again.
+    pub(super) fn is_worth_an_index(&self) -> bool {
+        self.searches.fetch_add(1, Relaxed) % 256 == 1
     }
 
     #[cfg(test)]

@@ -10,6 +10,7 @@
 //! - DOS attributes are stored as Samba stores them: see [`crate::xattr`].
 
 mod file;
+mod index;
 mod inode;
 mod read_dir;
 mod run;
@@ -30,10 +31,11 @@ use rustix::io::Errno;
 
 use self::file::{Access, LocalFile, Open};
 use self::inode::{Directory, DosMemory, Place, Volume, key_of, kind_in_key, leaf, metadata_of};
+use self::read_dir::Search;
 use self::run::{Runner, Verb, blocking};
 use crate::backend::{Backend, BackendFile, BackendNode, Caps, CreateHow, NodeInfo, OpenHow};
 use crate::error::{FsError, Fut, Result};
-use crate::fold::Fold;
+use crate::fold::{Fold, FoldedName};
 use crate::metadata::{BackendKey, Kind, VolumeInfo};
 use crate::name::{DiskName, Name};
 
@@ -58,10 +60,16 @@ pub struct Local {
 /// File systems whose change times (from Linux 6.13 on) tell apart any two changes that somebody looked between.
 const FINE_TIMES: [i64; 4] = [EXT4, XFS, BTRFS, TMPFS];
 
+/// File systems no name of which changes but by a call of this kernel, which can thus be watched.
+const WATCHED: [i64; 7] = [EXT4, XFS, BTRFS, TMPFS, F2FS, BCACHEFS, ZFS];
+
 const EXT4: i64 = 0xEF53;
 const XFS: i64 = 0x5846_5342;
 const BTRFS: i64 = 0x9123_683E;
 const TMPFS: i64 = 0x0102_1994;
+const F2FS: i64 = 0xF2F5_2010;
+const BCACHEFS: i64 = 0xCA45_1A4E;
+const ZFS: i64 = 0x2FC1_2FC1;
 
 impl Local {
     /// Serves the directory `root`.
@@ -71,9 +79,9 @@ impl Local {
     pub fn open(root: &Path, options: Options) -> io::Result<Local> {
         let fd = Arc::new(sys::open_root(root)?);
         let stat = sys::statx(sys::borrow(&fd))?;
-        let file_system = sys::statfs(sys::borrow(&fd))?.f_type as i64;
+        let file_system = sys::statfs(sys::borrow(&fd))?.f_type as i64 & 0xFFFF_FFFF;
         let fine_times = FINE_TIMES.contains(&file_system) && sys::kernel_version() >= (6, 13);
-        let volume = Arc::new(Volume::new(options.one_mount, fine_times));
+        let volume = Arc::new(Volume::new(options.one_mount, fine_times, WATCHED.contains(&file_system)));
         let root = volume.hold(key_of(&stat), None, fd);
         Ok(Local { volume, runner: Arc::default(), root, options })
     }
@@ -85,6 +93,30 @@ impl Local {
     ) -> Fut<'_, T> {
         let volume = self.volume.clone();
         Box::pin(self.runner.run(verb, Duration::ZERO, move || job(&volume)))
+    }
+
+    /// Reads a directory for the spellings of a name: the first thousand names where such a call belongs, the rest in the pool, as long as the
+    /// directory may be.
+    async fn search(&self, dir: &Arc<Directory>, wanted: FoldedName) -> Result<Vec<DiskName>> {
+        let dir = dir.clone();
+        let begun = self.runner.run(Verb::Search, Duration::from_micros(500), {
+            let volume = self.volume.clone();
+            move || {
+                let mut search = Search::begin(&volume, &dir, wanted)?;
+                // The last read only says that there is no more.
+                let more = search.step()? && search.step()?;
+                Ok((search, more))
+            }
+        });
+        let (mut search, more) = begun.await?;
+        if more {
+            search = blocking(move || {
+                while search.step()? {}
+                Ok(search)
+            })
+            .await?;
+        }
+        Ok(search.finish())
     }
 
     /// Makes an open object out of a job that opens one.
@@ -286,9 +318,9 @@ fn file_system_name(magic: i64) -> &'static str {
         XFS => "xfs",
         BTRFS => "btrfs",
         TMPFS => "tmpfs",
-        0x2FC1_2FC1 => "zfs",
-        0xF2F5_2010 => "f2fs",
-        0xCA45_1A4E => "bcachefs",
+        ZFS => "zfs",
+        F2FS => "f2fs",
+        BCACHEFS => "bcachefs",
         0x794C_7630 => "overlay",
         0x0000_6969 => "nfs",
         0x00C3_6400 => "ceph",
@@ -331,9 +363,23 @@ impl Backend for Local {
         name: &'a Name,
         fold: &'a Fold,
     ) -> Fut<'a, Vec<(DiskName, NodeInfo)>> {
-        // As long as the directory is: never on the caller's thread.
-        let (volume, dir, name, fold) = (self.volume.clone(), dir.clone(), name.clone(), *fold);
-        Box::pin(blocking(move || read_dir::scan(&volume, &directory(&dir)?, &name, fold)))
+        Box::pin(async move {
+            if *fold == Fold::Sensitive {
+                let disk = name.to_disk();
+                let found = self.lookup(dir, &disk).await?;
+                return Ok(found.map(|info| (disk, info)).into_iter().collect());
+            }
+            let dir = directory(dir)?;
+            let wanted = fold.fold(name);
+            let spellings = match self.volume.indexes.answer(&dir.key, &wanted) {
+                Some(spellings) => spellings,
+                None => self.search(&dir, wanted).await?,
+            };
+            if spellings.is_empty() {
+                return Ok(Vec::new());
+            }
+            self.run(Verb::Lookup, move |volume| read_dir::look_up(volume, &dir, spellings)).await
+        })
     }
 
     fn create<'a>(

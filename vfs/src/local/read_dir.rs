@@ -6,19 +6,20 @@
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
 
+use super::index::{NameIndex, Ticket, is_spelling};
 use super::inode::{Directory, Volume, kind_of_type, metadata_of, read_dos};
 use super::sys::{self, Target};
 use crate::backend::{DirEntry, NodeInfo};
 use crate::error::{FsError, Result};
-use crate::fold::{Fold, FoldedName};
+use crate::fold::FoldedName;
 use crate::metadata::Kind;
-use crate::name::{DiskName, Name};
+use crate::name::DiskName;
 
 /// The most names of one slice.
 const SLICE: usize = 1024;
@@ -28,6 +29,9 @@ const SLICE_WITH_METADATA: usize = 128;
 /// The kernel's buffer: what the slice may need at 48 bytes a name, but no less than any one entry takes, and no more than this.
 const SPACE_MAX: usize = 64 * 1024;
 const SPACE_MIN: usize = 2 * 1024;
+
+/// The kernel's buffer for a search: about five hundred names a read, the first two of which are made in place.
+const SCAN_SPACE: usize = 16 * 1024;
 
 /// How many names a slice has that was asked for `max`.
 pub(super) fn slice(max: usize, metadata: bool) -> usize {
@@ -101,27 +105,73 @@ impl Listing {
     }
 }
 
-/// Every spelling of `name` in `dir`, with its object.
-pub(super) fn scan(
+/// A search of a whole directory for the spellings of one name. The second one of a directory makes its index by the way.
+pub(super) struct Search {
+    volume: Arc<Volume>,
+    fd: OwnedFd,
+    wanted: FoldedName,
+    spellings: Vec<DiskName>,
+    index: Option<(Ticket, NameIndex)>,
+}
+
+impl Search {
+    pub(super) fn begin(volume: &Arc<Volume>, dir: &Arc<Directory>, wanted: FoldedName) -> Result<Search> {
+        let path = dir.descriptor()?;
+        let fd = volume.open_at(sys::borrow(&path), b".", OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+        let index = if dir.is_worth_an_index() {
+            volume.indexes.begin(dir.key, sys::borrow(&fd)).map(|ticket| (ticket, NameIndex::new()))
+        } else {
+            None
+        };
+        Ok(Search { volume: volume.clone(), fd, wanted, spellings: Vec::new(), index })
+    }
+
+    /// Reads on by a buffer's worth. False: that was the end.
+    pub(super) fn step(&mut self) -> Result<bool> {
+        let mut space = [MaybeUninit::uninit(); SCAN_SPACE];
+        let mut fits = true;
+        let more = sys::read_names(sys::borrow(&self.fd), &mut space, |disk, _, _| {
+            if is_spelling(disk, &self.wanted) {
+                self.spellings.push(DiskName::new(disk));
+            }
+            if let Some((_, names)) = &mut self.index {
+                fits &= names.insert(disk);
+            }
+        })?;
+        if !fits {
+            self.give_up();
+        }
+        Ok(more)
+    }
+
+    /// What was found.
+    pub(super) fn finish(mut self) -> Vec<DiskName> {
+        let found = std::mem::take(&mut self.spellings);
+        match self.index.take() {
+            Some((ticket, names)) => self.volume.indexes.finish(ticket, names, &self.wanted).unwrap_or(found),
+            None => found,
+        }
+    }
+
+    fn give_up(&mut self) {
+        if let Some((ticket, _)) = self.index.take() {
+            self.volume.indexes.give_up(&ticket);
+        }
+    }
+}
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+/// The objects of the spellings that were found.
+pub(super) fn look_up(
     volume: &Arc<Volume>,
     dir: &Arc<Directory>,
-    name: &Name,
-    fold: Fold,
+    spellings: Vec<DiskName>,
 ) -> Result<Vec<(DiskName, NodeInfo)>> {
-    if fold == Fold::Sensitive {
-        let disk = name.to_disk();
-        return Ok(volume.lookup(dir, &disk)?.map(|info| (disk, info)).into_iter().collect());
-    }
-    let wanted = fold.fold(name);
-    let path = dir.descriptor()?;
-    let fd = volume.open_at(sys::borrow(&path), b".", OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
-    let mut spellings = Vec::new();
-    let mut space = vec![MaybeUninit::uninit(); SPACE_MAX / 2];
-    while sys::read_names(sys::borrow(&fd), &mut space, |disk, _, _| {
-        if is_spelling(disk, &wanted, fold) {
-            spellings.push(DiskName::new(disk));
-        }
-    })? {}
     let mut found = Vec::with_capacity(spellings.len());
     for disk in spellings {
         match volume.lookup(dir, &disk) {
@@ -131,32 +181,4 @@ pub(super) fn scan(
         }
     }
     Ok(found)
-}
-
-fn is_spelling(disk: &[u8], wanted: &FoldedName, fold: Fold) -> bool {
-    // Most names are plain: no character of theirs is shown through the private-use map (whose letters begin with EF).
-    if disk.is_ascii() && !wanted.as_bytes().contains(&0xEF) {
-        return disk.eq_ignore_ascii_case(wanted.as_bytes());
-    }
-    fold.fold(&Name::from_disk(disk)) == *wanted
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spellings() {
-        let is = |disk: &[u8], name: &str| {
-            is_spelling(disk, &Fold::Insensitive.fold(&Name::from_str(name).unwrap()), Fold::Insensitive)
-        };
-        assert!(is(b"ReadMe", "README"));
-        assert!(!is(b"ReadMe2", "README"));
-        assert!(is("straße".as_bytes(), "STRAßE"));
-        assert!(is("ɐ".as_bytes(), "Ɐ"));
-        assert!(is(b"A:b.", "a\u{f03a}B\u{f02e}"));
-        assert!(!is(b"A:c.", "a\u{f03a}B\u{f02e}"));
-        assert!(is(b"\xe9x", "\u{f0e9}X"));
-        assert!(!is("\u{f03a}".as_bytes(), "\u{f03a}"), "the client means a colon");
-    }
 }

@@ -15,6 +15,7 @@ use crate::error::{FsError, Result};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Verb {
     Lookup,
+    Search,
     Create,
     Remove,
     Rename,

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom,
     StatFs, Statx, StatxFlags, Timestamps, XattrFlags,
@@ -310,6 +311,71 @@ pub(super) fn read_names(
             }
         }
         if entries.is_buffer_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+/// A queue of changes of names, which never waits.
+pub(super) fn watcher() -> Call<OwnedFd> {
+    count("inotify_init1");
+    inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+}
+
+/// Has each change of a name in `dir` queued from now on; the answer is the watch's number. Each change is in the queue when the call
+/// that made it returns.
+pub(super) fn watch(watcher: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Call<i32> {
+    count("inotify_add_watch");
+    let changes = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
+    inotify::add_watch(
+        watcher,
+        proc_path(dir).as_str(),
+        changes | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR,
+    )
+}
+
+/// Ends a watch.
+pub(super) fn unwatch(watcher: BorrowedFd<'_>, watch: i32) -> Call<()> {
+    count("inotify_rm_watch");
+    inotify::remove_watch(watcher, watch)
+}
+
+/// What a queue of changes tells.
+pub(super) enum Change<'a> {
+    /// In the directory of this watch there is this name now, or no longer.
+    Name { watch: i32, name: &'a [u8], present: bool },
+    /// The watch has ended: its directory is gone.
+    Ended { watch: i32 },
+    /// Changes were lost.
+    Lost,
+}
+
+/// One read of a queue of changes. False: it is empty now.
+pub(super) fn read_changes(
+    watcher: BorrowedFd<'_>,
+    space: &mut [MaybeUninit<u8>],
+    mut each: impl FnMut(Change<'_>),
+) -> Call<bool> {
+    count("read");
+    let mut changes = inotify::Reader::new(watcher, space);
+    loop {
+        match changes.next() {
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno),
+            Ok(event) => {
+                let (watch, flags) = (event.wd(), event.events());
+                if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+                    each(Change::Lost);
+                } else if flags.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::UNMOUNT) {
+                    each(Change::Ended { watch });
+                } else if let Some(name) = event.file_name() {
+                    let present = flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+                    each(Change::Name { watch, name: name.to_bytes(), present });
+                }
+            }
+        }
+        if changes.is_buffer_empty() {
             return Ok(true);
         }
     }

@@ -320,6 +320,93 @@ async fn every_spelling_is_found() {
     assert_eq!(share.local.lookup(&share.root, &long.to_disk()).await.map(drop), Err(FsError::NameTooLong));
 }
 
+impl Share {
+    async fn spellings(&self, name: &str) -> Vec<String> {
+        let name = Name::from_str(name).unwrap();
+        let found = self.local.lookup_folded(&self.root, &name, &Fold::Insensitive).await.unwrap();
+        let mut found: Vec<String> = found.into_iter().map(|(disk, _)| disk.to_string()).collect();
+        found.sort();
+        found
+    }
+}
+
+#[tokio::test]
+async fn an_index_misses_nothing_that_outsiders_do() {
+    let _alone = ALONE.lock().await;
+    let scratch = Scratch::new();
+    let share = scratch.serve().await;
+    for number in 0..3000 {
+        fs::write(scratch.path(&format!("File{number}")), "").unwrap();
+    }
+    let indexed = |name: &'static str| {
+        let share = &share;
+        async move {
+            sys::take_calls();
+            let found = share.spellings(name).await;
+            (found, !sys::take_calls().contains(&"getdents64"))
+        }
+    };
+    assert_eq!(indexed("fILE7").await.0, ["File7"]);
+    assert_eq!(indexed("absent").await.0.len(), 0);
+    assert_eq!(indexed("absent").await, (vec![], true), "the third search is none");
+    assert_eq!(indexed("fILE2999").await, (vec!["File2999".to_owned()], true));
+    fs::write(scratch.path("ABSENT"), "").unwrap();
+    fs::create_dir(scratch.path("Absent")).unwrap();
+    assert_eq!(indexed("absent").await, (vec!["ABSENT".to_owned(), "Absent".to_owned()], true));
+    fs::rename(scratch.path("ABSENT"), scratch.path("elsewhere")).unwrap();
+    fs::hard_link(scratch.path("elsewhere"), scratch.path("ELSEWHERE")).unwrap();
+    fs::remove_dir(scratch.path("Absent")).unwrap();
+    assert_eq!(indexed("absent").await, (vec![], true));
+    assert_eq!(indexed("elseWhere").await.0, ["ELSEWHERE", "elsewhere"]);
+    share.create("Ours").await;
+    assert_eq!(indexed("oURS").await, (vec!["Ours".to_owned()], true));
+
+    // More changes than the kernel keeps: the directory is read again, and all is right.
+    for round in 0..9000 {
+        fs::write(scratch.path("flood"), "").unwrap();
+        if round < 8999 {
+            fs::remove_file(scratch.path("flood")).unwrap();
+        }
+    }
+    fs::write(scratch.path("After"), "").unwrap();
+    assert_eq!(indexed("aFTER").await.0, ["After"]);
+    assert_eq!(indexed("FLOOD").await.0, ["flood"]);
+}
+
+/// While an outsider makes and removes names, each of them is seen as soon as his call has returned; also while the index is being made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_is_right_at_each_moment() {
+    let scratch = Scratch::new();
+    for number in 0..2000 {
+        fs::write(scratch.path(&format!("filler-{number}")), "").unwrap();
+    }
+    for round in 0..20 {
+        // A new share: its index is made anew.
+        let share = scratch.serve().await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let noise = std::thread::spawn({
+            let (stop, path) = (stop.clone(), scratch.path("Noise"));
+            move || {
+                while !stop.load(Relaxed) {
+                    fs::write(&path, "").unwrap();
+                    fs::remove_file(&path).unwrap();
+                }
+            }
+        });
+        for step in 0..20 {
+            let name = format!("Name-{round}-{step}");
+            fs::write(scratch.path(&name), "").unwrap();
+            assert_eq!(share.spellings(&name.to_uppercase()).await, [name.clone()]);
+            fs::rename(scratch.path(&name), scratch.path(&name.to_lowercase())).unwrap();
+            assert_eq!(share.spellings(&name.to_uppercase()).await, [name.to_lowercase()]);
+            fs::remove_file(scratch.path(&name.to_lowercase())).unwrap();
+            assert!(share.spellings(&name.to_uppercase()).await.is_empty());
+        }
+        stop.store(true, Relaxed);
+        noise.join().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_huge_directory_in_slices() {
     const FILES: usize = 5000;
@@ -576,6 +663,11 @@ async fn system_calls_per_operation() {
     assert_eq!(found.metadata.key, key);
     let f = calls!(local.lookup(&dir, &disk("f")), "statx" "getxattrat").unwrap().metadata.key;
     calls!(local.lookup(&dir, &disk("absent")), "statx");
+    let absent = Name::from_str("absent").unwrap();
+    for _ in 0..2 {
+        local.lookup_folded(&dir, &absent, &Fold::Insensitive).await.unwrap();
+    }
+    calls!(local.lookup_folded(&dir, &absent, &Fold::Insensitive), "read");
 
     let file = calls!(local.open(Some(&dir), &disk("f"), &f, READ), "openat2" "statx");
     let no_wait = share.local.volume.no_wait.load(Relaxed);
