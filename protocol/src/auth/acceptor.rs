@@ -37,7 +37,8 @@ enum State {
 struct Negotiation {
     /// The client's list of mechanisms, as it sent it.
     mech_types: Vec<u8>,
-    /// Whether the mechListMIC must come. RFC 4178 5: it may be left away only when the mechanism is the first of the list.
+    /// Whether the mechListMIC must come. RFC 4178 5: it may be left away only when the mechanism is the
+    /// first of the list.
     mic_required: bool,
 }
 
@@ -73,8 +74,8 @@ pub enum Step {
 pub struct Accepted {
     /// Who it is.
     pub identity: Identity,
-    /// What the keys of the session are derived from. For a guest it is zero, and for an anonymous client it is no
-    /// secret: their sessions can neither sign nor encrypt.
+    /// What the keys of the session are derived from. For a guest it is zero, and for an anonymous client it
+    /// is no secret: their sessions can neither sign nor encrypt.
     pub session_key: Zeroizing<[u8; 16]>,
     /// The security buffer of the last response. Empty without SPNEGO.
     pub token: Bytes,
@@ -101,8 +102,8 @@ impl Acceptor {
 
     /// Takes the security buffer of a SESSION_SETUP request.
     ///
-    /// `now` goes into the challenge and obliges the client to add its MIC. `challenge` must be random, and is used if the
-    /// token is the first of NTLM.
+    /// `now` goes into the challenge and obliges the client to add its MIC. `challenge` must be random, and
+    /// is used if the token is the first of NTLM.
     #[must_use]
     pub fn step(self, token: &[u8], now: FileTime, challenge: [u8; 8], accounts: &dyn Accounts) -> Step {
         self.advance(token, now, challenge, accounts).unwrap_or_else(Step::Failed)
@@ -126,7 +127,8 @@ impl Acceptor {
                 let negotiation = Negotiation::new(&init)?;
                 let reply = NegTokenResp { mechanism: Some(Mechanism::Ntlm), ..NegTokenResp::default() };
                 match init.mech_token {
-                    // The optimistic token is for the first mechanism of the list, and so for us only if that is NTLM.
+                    // The optimistic token is for the first mechanism of the list, and so for us only if that
+                    // is NTLM.
                     Some(token) if !negotiation.mic_required => {
                         give_challenge(target, negotiation, reply, token, now, challenge)
                     }
@@ -209,8 +211,8 @@ fn finish(
     mech_list_mic: Option<&[u8]>,
 ) -> Result<Step, AuthError> {
     if let Identity::Guest { .. } = authenticated.identity {
-        // Neither side can check the other's: a guest's password, and so the key, is his alone. It protects nothing here,
-        // since whoever changes the list could as well come as a guest himself.
+        // Neither side can check the other's: a guest's password, and so the key, is his alone. It protects
+        // nothing here, since whoever changes the list could as well come as a guest himself.
         return Ok(completed(authenticated, None));
     }
     let Some(keys) = authenticated.message_keys.clone() else {
@@ -554,8 +556,8 @@ mod tests {
         }
     }
 
-    // Microsoft's blog, "The anatomy of signing and cryptographic keys", the 3.1.1 example: its first token is answered as
-    // Windows did, but for names, version and challenge.
+    // Microsoft's blog, "The anatomy of signing and cryptographic keys", the 3.1.1 example: its first token
+    // is answered as Windows did, but for names, version and challenge.
     #[test]
     fn windows_first_token() {
         let first = hex("
@@ -571,7 +573,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_tokens(tokens in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..4)) {
+        fn any_tokens(
+            tokens in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..4),
+        ) {
             let mut acceptor = acceptor();
             for token in tokens {
                 match step(acceptor, &token, &GUESTS_TOO) {
@@ -581,7 +585,8 @@ mod tests {
             }
         }
 
-        // Nobody gets in with a changed last token, unless the change was in something without meaning: then as himself.
+        // Nobody gets in with a changed last token, unless the change was in something without meaning: then
+        // as himself.
         #[test]
         fn changed_tokens(at in 0usize..600, byte in any::<u8>(), spnego in any::<bool>()) {
             let client = Initiator::new("anna", "Geheim-ß€😀", "WORKGROUP");

@@ -1,7 +1,8 @@
 //! The little of BER that SPNEGO needs: X.690 8.1, elements with a one-byte tag and a definite length.
 //!
-//! Reading is as tolerant as Windows is: a length may take more bytes than it needs, and what follows the last known
-//! field is passed over. It is bounded by the bytes that are there, borrows from them, and never recurses.
+//! Reading is as tolerant as Windows is: a length may take more bytes than it needs, and what follows the
+//! last known field is passed over. It is bounded by the bytes that are there, borrows from them, and never
+//! recurses.
 
 use crate::Malformed;
 

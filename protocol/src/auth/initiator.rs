@@ -9,8 +9,8 @@ use super::ntlm::response::{MessageKeys, Side};
 use super::spnego::{self, Mechanism, NegState, NegTokenResp, Token};
 use super::{AuthError, Malformed};
 
-/// One authentication, on the client's side: [`first`](Self::first), then [`next`](Self::next) for each token of the
-/// server, until [`is_done`](Self::is_done).
+/// One authentication, on the client's side: [`first`](Self::first), then [`next`](Self::next) for each token
+/// of the server, until [`is_done`](Self::is_done).
 pub struct Initiator {
     credentials: Credentials,
     outer: Outer,
@@ -72,8 +72,8 @@ impl Initiator {
         Initiator { outer: Outer::Nothing, ..self }
     }
 
-    /// As a client in a domain does it: Kerberos is offered first, with a token (which is none, since we do not speak it),
-    /// and NTLM as the last resort.
+    /// As a client in a domain does it: Kerberos is offered first, with a token (which is none, since we do
+    /// not speak it), and NTLM as the last resort.
     #[must_use]
     pub fn preferring_kerberos(self) -> Initiator {
         let list = [Mechanism::MsKerberos, Mechanism::Kerberos, Mechanism::NegoEx, Mechanism::Ntlm];
@@ -101,8 +101,8 @@ impl Initiator {
     ///
     /// # Errors
     ///
-    /// When the token does not parse or does not belong here, the server refused, or its mechListMIC is wrong or missing
-    /// where we sent ours.
+    /// When the token does not parse or does not belong here, the server refused, or its mechListMIC is wrong
+    /// or missing where we sent ours.
     pub fn next(&mut self, token: &[u8]) -> Result<Bytes, AuthError> {
         let state = std::mem::replace(&mut self.state, State::Done);
         if self.outer == Outer::Nothing {
@@ -145,8 +145,8 @@ impl Initiator {
                 if resp.state != Some(NegState::AcceptCompleted) {
                     return Err(AuthError::Unexpected);
                 }
-                // A server that let us in as a guest cannot sign, so that a missing code is no proof of an attack; the
-                // caller sees in the session's flags what it got. A wrong one is.
+                // A server that let us in as a guest cannot sign, so that a missing code is no proof of an
+                // attack; the caller sees in the session's flags what it got. A wrong one is.
                 if let (Some(keys), Some(mic)) = (keys, resp.mech_list_mic)
                     && !keys.verify(Side::Server, &self.mech_types, mic)
                 {

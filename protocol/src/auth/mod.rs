@@ -7,8 +7,9 @@
 //! | `acceptor`, `initiator` | the two sides of the conversation, each an enum of states |
 //! | `der` | the little of X.690 that SPNEGO needs |
 //!
-//! The server gives [`Acceptor::hint`] in its NEGOTIATE response and takes an [`Acceptor`] through the SESSION_SETUP
-//! requests of a session. Secrets arrive through [`Accounts`]; time and challenge are arguments:
+//! The server gives [`Acceptor::hint`] in its NEGOTIATE response and takes an [`Acceptor`] through the
+//! SESSION_SETUP requests of a session. Secrets arrive through [`Accounts`]; time and challenge are
+//! arguments:
 //!
 //! ```text
 //!  client                                             Acceptor
@@ -24,9 +25,9 @@
 //!    | <------------------------------------------------ |
 //! ```
 //!
-//! A client that would rather use Kerberos lists it first; the acceptor then asks for NTLM with request-mic, and the
-//! NEGOTIATE comes with the second token (ExpectNegotiate). One that speaks NTLM without SPNEGO around it is answered in
-//! kind.
+//! A client that would rather use Kerberos lists it first; the acceptor then asks for NTLM with request-mic,
+//! and the NEGOTIATE comes with the second token (ExpectNegotiate). One that speaks NTLM without SPNEGO
+//! around it is answered in kind.
 
 mod acceptor;
 mod der;
@@ -64,8 +65,8 @@ pub enum Identity {
 
 /// Where the accounts are.
 pub trait Accounts: Send + Sync {
-    /// The NT hash of an account. The case of `user` must not matter; `domain` is what the client sent, or the part after
-    /// the `@` of its name, and may be empty.
+    /// The NT hash of an account. The case of `user` must not matter; `domain` is what the client sent, or
+    /// the part after the `@` of its name, and may be empty.
     fn nt_hash(&self, user: &str, domain: &str) -> Lookup;
 
     /// Whether a name that nobody has makes a guest. A wrong password never does.
@@ -85,8 +86,8 @@ pub enum Lookup {
 
 /// Why an authentication failed.
 ///
-/// The variant is for the log and the counters. The client learns [`status`](Self::status) only, which does not tell
-/// whether a name exists.
+/// The variant is for the log and the counters. The client learns [`status`](Self::status) only, which does
+/// not tell whether a name exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum AuthError {
     /// A token did not parse.
@@ -126,14 +127,16 @@ impl AuthError {
     #[must_use]
     pub const fn status(self) -> NtStatus {
         match self {
-            AuthError::Malformed(_) | AuthError::Unexpected | AuthError::Mic => NtStatus::INVALID_PARAMETER,
-            AuthError::Rejected
+            AuthError::Malformed(_)
+            | AuthError::Unexpected
+            | AuthError::Rejected
             | AuthError::NoMechanism
-            | AuthError::NotNtlmV2
+            | AuthError::Mic => NtStatus::INVALID_PARAMETER,
+            AuthError::NotNtlmV2
             | AuthError::UnknownUser
             | AuthError::Disabled
-            | AuthError::WrongPassword => NtStatus::LOGON_FAILURE,
-            AuthError::MechListMic => NtStatus::ACCESS_DENIED,
+            | AuthError::WrongPassword
+            | AuthError::MechListMic => NtStatus::LOGON_FAILURE,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! SPNEGO's tokens: RFC 4178 4.2, with the additions of MS-SPNG 2.2.1. Which token follows which is the affair of
-//! [`Acceptor`](super::Acceptor) and [`Initiator`](super::Initiator).
+//! SPNEGO's tokens: RFC 4178 4.2, with the additions of MS-SPNG 2.2.1. Which token follows which is the
+//! affair of [`Acceptor`](super::Acceptor) and [`Initiator`](super::Initiator).
 
 use bytes::Bytes;
 
@@ -106,8 +106,8 @@ impl Token<'_> {
     ///
     /// # Errors
     ///
-    /// What is neither a SPNEGO token nor an NTLM message is [`Malformed::ProtocolId`], as is a GSS-API token of
-    /// another mechanism. What is one but cannot be read gives its own fault.
+    /// What is neither a SPNEGO token nor an NTLM message is [`Malformed::ProtocolId`], as is a GSS-API token
+    /// of another mechanism. What is one but cannot be read gives its own fault.
     pub fn parse(token: &[u8]) -> Result<Token<'_>, Malformed> {
         if token.starts_with(NTLMSSP_SIGNATURE) {
             return Ok(Token::Ntlm(token));
@@ -147,8 +147,8 @@ impl<'a> NegTokenInit<'a> {
                     mechanisms = parse_mechanisms(list.content)?;
                 }
                 MECH_TOKEN => mech_token = Some(der::only(field.content, OCTET_STRING)?),
-                // reqFlags, which 4.2.1 says to ignore; negHints or a mechListMIC, neither of which an initiator has
-                // anything to say with in its first token.
+                // reqFlags, which 4.2.1 says to ignore; negHints or a mechListMIC, neither of which an
+                // initiator has anything to say with in its first token.
                 _ => {}
             }
         }
@@ -239,8 +239,8 @@ pub(super) fn encode_init(mech_types: &[u8], mech_token: Option<&[u8]>) -> Bytes
     initial(&[&mech_types, &mech_token])
 }
 
-/// The NegTokenInit2 that a server sends in its NEGOTIATE response, before the client has said anything: MS-SPNG 2.2.1
-/// and 3.2.5.2.
+/// The NegTokenInit2 that a server sends in its NEGOTIATE response, before the client has said anything:
+/// MS-SPNG 2.2.1 and 3.2.5.2.
 pub(super) fn encode_hint() -> Bytes {
     let mech_types = der::element(der::context(0), &[&encode_mech_types(&[Mechanism::Ntlm])]);
     let name = der::element(GENERAL_STRING, &[b"not_defined_in_RFC4178@please_ignore"]);

@@ -79,7 +79,8 @@ enum Prepared {
 }
 
 impl CipherKey {
-    /// Prepares a key. It should have `cipher.key_length()` bytes; another length is cut or padded with zeros.
+    /// Prepares a key. It should have `cipher.key_length()` bytes; another length is cut or padded with
+    /// zeros.
     #[must_use]
     pub fn new(cipher: Cipher, key: &[u8]) -> CipherKey {
         let gcm = |algorithm, key: &[u8]| {
@@ -103,12 +104,14 @@ impl CipherKey {
 
     /// Encrypts `data` in place and gives the tag, which goes into the transform header's Signature field.
     ///
-    /// `nonce` is the header's Nonce field: its first 11 (CCM) or 12 (GCM) bytes are used. It must never have been
-    /// used with this key: take it from the key's [`NonceCounter`]. `aad` is the header from its Nonce field on.
+    /// `nonce` is the header's Nonce field: its first 11 (CCM) or 12 (GCM) bytes are used. It must never have
+    /// been used with this key: take it from the key's [`NonceCounter`]. `aad` is the header from its Nonce
+    /// field on.
     ///
     /// # Panics
     ///
-    /// When `nonce` is shorter than the cipher's, or `data` has 2^32 bytes or more (a frame holds less than 2^24).
+    /// When `nonce` is shorter than the cipher's, or `data` has 2^32 bytes or more (a frame holds less than
+    /// 2^24).
     #[must_use]
     pub fn seal_in_place(&self, nonce: &[u8], aad: &[u8], data: &mut [u8]) -> [u8; 16] {
         let nonce = &nonce[..self.cipher.nonce_length()];
@@ -126,8 +129,8 @@ impl CipherKey {
         }
     }
 
-    /// Decrypts `data` in place. False when it was not sealed with this key, nonce, `aad` and tag: then nothing may be
-    /// made of `data`, which holds neither the one nor the other any more.
+    /// Decrypts `data` in place. False when it was not sealed with this key, nonce, `aad` and tag: then
+    /// nothing may be made of `data`, which holds neither the one nor the other any more.
     #[must_use]
     pub fn open_in_place(&self, nonce: &[u8], aad: &[u8], data: &mut [u8], tag: &[u8; 16]) -> bool {
         let Some(nonce) = nonce.get(..self.cipher.nonce_length()) else { return false };
@@ -164,19 +167,19 @@ where
     key.decrypt_inout_detached(&nonce, aad, data.into(), &Array(*tag)).is_ok()
 }
 
-/// Gives every message of a key its own nonce. One for a key: create it with the key and share it with the key, over
-/// all channels of the session.
+/// Gives every message of a key its own nonce. One for a key: create it with the key and share it with the
+/// key, over all channels of the session.
 ///
-/// 2.2.41: the nonce "MUST NOT be reused for all encrypted messages within a session". A counter cannot repeat, where
-/// random nonces of 11 bytes would after some 2^44 messages.
+/// 2.2.41: the nonce "MUST NOT be reused for all encrypted messages within a session". A counter cannot
+/// repeat, where random nonces of 11 bytes would after some 2^44 messages.
 #[derive(Debug)]
 pub struct NonceCounter {
     next: AtomicU64,
 }
 
 impl NonceCounter {
-    /// Nonces that a key may have. The distance to the counter's own end is so great that the increments of callers
-    /// that are refused can never wrap it.
+    /// Nonces that a key may have. The distance to the counter's own end is so great that the increments of
+    /// callers that are refused can never wrap it.
     const LIMIT: u64 = 1 << 63;
 
     /// A counter for a new key.
@@ -185,8 +188,8 @@ impl NonceCounter {
         NonceCounter { next: AtomicU64::new(0) }
     }
 
-    /// The next nonce, as it stands in the transform header: 8 bytes of counter, the rest zero. `None` when the key is
-    /// used up: then the session must end, since nothing may be encrypted any more.
+    /// The next nonce, as it stands in the transform header: 8 bytes of counter, the rest zero. `None` when
+    /// the key is used up: then the session must end, since nothing may be encrypted any more.
     #[must_use]
     pub fn next(&self) -> Option<[u8; 16]> {
         // Relaxed: only that each value comes once matters, which the atomicity alone gives.

@@ -1,14 +1,14 @@
 //! Just enough of GCM's field, GF(2^128), to join the GMACs of two pieces: NIST SP800-38D 6.3 and 6.4.
 //!
-//! A signature is computed over a message whose Signature field is zero, but a received message holds the signature
-//! there, and a message to be sent lies in two pieces. aws-lc takes one contiguous buffer. Copying a megabyte to
-//! change sixteen bytes costs a third of the whole signature; GHASH is linear, so the short beginning can be computed
-//! apart and added, at the cost of some thirty multiplications.
+//! A signature is computed over a message whose Signature field is zero, but a received message holds the
+//! signature there, and a message to be sent lies in two pieces. aws-lc takes one contiguous buffer. Copying
+//! a megabyte to change sixteen bytes costs a third of the whole signature; GHASH is linear, so the short
+//! beginning can be computed apart and added, at the cost of some thirty multiplications.
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// Multiplies two elements, in GCM's order of bits (the first bit of a block is the coefficient of x^0). The time does
-/// not depend on the values.
+/// Multiplies two elements, in GCM's order of bits (the first bit of a block is the coefficient of x^0). The
+/// time does not depend on the values.
 fn multiply(x: u128, y: u128) -> u128 {
     let (mut z, mut v) = (0, y);
     for i in (0..128).rev() {
@@ -49,8 +49,8 @@ impl HashKey {
 
     /// What must be added to GMAC(tail) to have GMAC(head || tail), with one key and nonce.
     ///
-    /// GMAC(X) = E + (T(X) + L(X))·H, where E depends on the nonce only, L(X) is the block with the length, and T, GHASH
-    /// without the length, has T(head || tail) = T(head)·H^n + T(tail) for a tail of n blocks.
+    /// GMAC(X) = E + (T(X) + L(X))·H, where E depends on the nonce only, L(X) is the block with the length,
+    /// and T, GHASH without the length, has T(head || tail) = T(head)·H^n + T(tail) for a tail of n blocks.
     ///
     /// # Panics
     ///

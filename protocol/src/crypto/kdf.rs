@@ -1,5 +1,5 @@
-//! Keys from the session key: MS-SMB2 3.1.4.2, with the labels of 3.2.5.3.1 and 3.3.5.5.3. SP800-108 in counter mode
-//! over HMAC-SHA256.
+//! Keys from the session key: MS-SMB2 3.1.4.2, with the labels of 3.2.5.3.1 and 3.3.5.5.3. SP800-108 in
+//! counter mode over HMAC-SHA256.
 
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
@@ -10,8 +10,8 @@ use crate::smb2::Dialect;
 
 /// The keys of one session. They are overwritten when this is dropped.
 ///
-/// The names state a direction and not a role: what 3.3.1.8 calls the server's EncryptionKey is `server_to_client`,
-/// and its DecryptionKey is `client_to_server`; for the client it is the other way round.
+/// The names state a direction and not a role: what 3.3.1.8 calls the server's EncryptionKey is
+/// `server_to_client`, and its DecryptionKey is `client_to_server`; for the client it is the other way round.
 #[derive(Clone)]
 pub struct SessionKeys {
     /// Signs the messages of both sides, 16 bytes. In 3.1.1 a channel that is bound later has its own:
@@ -28,10 +28,10 @@ pub struct SessionKeys {
 impl SessionKeys {
     /// Derives a session's keys.
     ///
-    /// `session_key` is what the authentication gave, cut or zero-padded to 16 bytes by us; `full_session_key` is the
-    /// same without being cut, which the 256-bit ciphers take (with NTLM both are the same 16 bytes). `cipher` is the
-    /// one negotiated, `None` where encryption is not; it is ignored before 3.0. `preauth_hash` is
-    /// Session.PreauthIntegrityHashValue, for 3.1.1 only.
+    /// `session_key` is what the authentication gave, cut or zero-padded to 16 bytes by us;
+    /// `full_session_key` is the same without being cut, which the 256-bit ciphers take (with NTLM both are
+    /// the same 16 bytes). `cipher` is the one negotiated, `None` where encryption is not; it is ignored
+    /// before 3.0. `preauth_hash` is Session.PreauthIntegrityHashValue, for 3.1.1 only.
     ///
     /// # Panics
     ///
@@ -53,7 +53,8 @@ impl SessionKeys {
                 server_to_client: Zeroizing::default(),
             };
         }
-        // Only the encryption keys grow with a 256-bit cipher: Windows, Samba and macOS sign with 16 bytes always.
+        // Only the encryption keys grow with a 256-bit cipher: Windows, Samba and macOS sign with 16 bytes
+        // always.
         let length = cipher.map_or(16, Cipher::key_length);
         let input = if length > 16 { full_session_key } else { &session_key[..] };
         let labels = Labels::of(dialect, preauth_hash);
@@ -66,8 +67,8 @@ impl SessionKeys {
     }
 }
 
-/// Channel.SigningKey of a connection that is bound to a session later (3.3.5.5.3): the session's key with the hash of
-/// the binding's own exchange. Before 3.1.1 it comes out as the session's signing key.
+/// Channel.SigningKey of a connection that is bound to a session later (3.3.5.5.3): the session's key with
+/// the hash of the binding's own exchange. Before 3.1.1 it comes out as the session's signing key.
 ///
 /// # Panics
 ///
@@ -117,8 +118,8 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// SP800-108 5.1 with r = 32: one round of HMAC-SHA256 over counter, label, 0, context and the length in bits gives up
-/// to 32 bytes, which is all that SMB asks for.
+/// SP800-108 5.1 with r = 32: one round of HMAC-SHA256 over counter, label, 0, context and the length in bits
+/// gives up to 32 bytes, which is all that SMB asks for.
 fn derive(key: &[u8], (label, context): Purpose<'_>, length: usize) -> Zeroizing<Vec<u8>> {
     debug_assert!(length <= 32);
     let mut prf = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
@@ -148,8 +149,8 @@ mod tests {
         assert_eq!(keys.application[..], hex(application), "application");
     }
 
-    // Microsoft's open specification blog, "SMB 2 and SMB 3 security in Windows 10: the anatomy of signing and
-    // cryptographic keys": the examples for 3.0 and 3.1.1. Their EncryptionKey is the client's.
+    // Microsoft's open specification blog, "SMB 2 and SMB 3 security in Windows 10: the anatomy of signing
+    // and cryptographic keys": the examples for 3.0 and 3.1.1. Their EncryptionKey is the client's.
     #[test]
     fn published_keys_of_3_0() {
         for dialect in [Dialect::Smb300, Dialect::Smb302] {
@@ -186,8 +187,8 @@ mod tests {
         );
     }
 
-    // "Encryption in SMB 3.0: a protocol perspective" and "SMB 3.1.1 Encryption in Windows 10", where the key that
-    // encrypts is the client's.
+    // "Encryption in SMB 3.0: a protocol perspective" and "SMB 3.1.1 Encryption in Windows 10", where the key
+    // that encrypts is the client's.
     #[test]
     fn published_encryption_keys() {
         let key = hex("B4546771B515F766A86735532DD6C4F0");

@@ -7,9 +7,10 @@
 //! | [`encryption`] | 3.1.4.3: encrypting a message; the nonces |
 //! | [`preauth`] | 3.1.4.4.1 and 3.3.5.4: the preauthentication integrity hash |
 //!
-//! A key object holds what can be prepared once for a key (HMAC's padded state, AES' round keys, GHASH's tables), so
-//! that a message costs no set-up. Every key is overwritten when it is dropped: by the underlying library where it
-//! holds the key, by `zeroize` where we do. Nothing here compares secret bytes but [`equal`].
+//! A key object holds what can be prepared once for a key (HMAC's padded state, AES' round keys, GHASH's
+//! tables), so that a message costs no set-up. Every key is overwritten when it is dropped: by the underlying
+//! library where it holds the key, by `zeroize` where we do. Nothing here compares secret bytes but
+//! [`equal`].
 
 pub mod encryption;
 pub mod kdf;
@@ -27,8 +28,8 @@ use subtle::ConstantTimeEq;
 
 /// Whether two authentication codes are the same, in a time that depends only on their lengths.
 ///
-/// The one comparison of signatures, MICs and responses in the workspace: a comparison that stops at the first
-/// difference lets a peer find a valid code byte by byte.
+/// The one comparison of signatures, MICs and responses in the workspace: a comparison that stops at the
+/// first difference lets a peer find a valid code byte by byte.
 #[must_use]
 pub fn equal(a: &[u8], b: &[u8]) -> bool {
     bool::from(a.ct_eq(b))

@@ -4,9 +4,9 @@ use aws_lc_rs::digest;
 
 /// A running SHA-512 over every NEGOTIATE and SESSION_SETUP message, in the order of the wire.
 ///
-/// A connection has one for NEGOTIATE; each authentication copies it and goes on with its own. The keys of the session
-/// are derived from its last value, so that a changed byte on the way ends in a wrong signature. The last
-/// SESSION_SETUP response (STATUS_SUCCESS) is not part of it.
+/// A connection has one for NEGOTIATE; each authentication copies it and goes on with its own. The keys of
+/// the session are derived from its last value, so that a changed byte on the way ends in a wrong signature.
+/// The last SESSION_SETUP response (STATUS_SUCCESS) is not part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreauthHash([u8; 64]);
 

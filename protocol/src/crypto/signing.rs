@@ -48,7 +48,8 @@ impl TryFrom<u16> for SigningAlgorithm {
 pub struct GmacNonce {
     /// The MessageId of the message's header.
     pub message_id: MessageId,
-    /// Whether the server sends it. State who really sends: not a flag of the message, which its sender chose.
+    /// Whether the server sends it. State who really sends: not a flag of the message, which its sender
+    /// chose.
     pub is_server_response: bool,
     /// Whether it is an SMB2 CANCEL request: that one has the MessageId of another request.
     pub is_cancel: bool,
@@ -127,10 +128,11 @@ impl SigningKey {
         self.algorithm
     }
 
-    /// The signature of a message that lies in `segments`, one after the other: from the SMB2 header, whose Signature
-    /// field is zero, to the end, with the padding if it stands in a compound chain.
+    /// The signature of a message that lies in `segments`, one after the other: from the SMB2 header, whose
+    /// Signature field is zero, to the end, with the padding if it stands in a compound chain.
     ///
-    /// Two segments of which the first has a multiple of 16 bytes (a READ response's 80 and its data) are never copied.
+    /// Two segments of which the first has a multiple of 16 bytes (a READ response's 80 and its data) are
+    /// never copied.
     #[must_use]
     pub fn sign(&self, segments: &[&[u8]], nonce: GmacNonce) -> [u8; 16] {
         match &self.prepared {
@@ -173,8 +175,8 @@ impl SigningKey {
         message[SIGNATURE].copy_from_slice(&signature);
     }
 
-    /// Whether a whole received message, with the signature in its header, is signed with this key. The time does not
-    /// depend on the signature. False as well for what is shorter than a header.
+    /// Whether a whole received message, with the signature in its header, is signed with this key. The time
+    /// does not depend on the signature. False as well for what is shorter than a header.
     #[must_use]
     pub fn verify(&self, message: &[u8], nonce: GmacNonce) -> bool {
         let Some((header, body)) = message.split_first_chunk::<64>() else { return false };
@@ -252,8 +254,8 @@ mod tests {
         }
     }
 
-    // RFC 4231 test case 1 has a key of 20 bytes and does not fit; this one is its case 2, whose key "Jefe" we pad as
-    // HMAC itself does.
+    // RFC 4231 test case 1 has a key of 20 bytes and does not fit; this one is its case 2, whose key "Jefe"
+    // we pad as HMAC itself does.
     #[test]
     fn published_hmac() {
         let key = SigningKey::new(SigningAlgorithm::HmacSha256, b"Jefe");
@@ -263,8 +265,8 @@ mod tests {
         );
     }
 
-    // "The anatomy of signing and cryptographic keys": the last SESSION_SETUP response of the 3.1.1 example, with its
-    // SigningKey.
+    // "The anatomy of signing and cryptographic keys": the last SESSION_SETUP response of the 3.1.1 example,
+    // with its SigningKey.
     #[test]
     fn published_signature_of_3_1_1() {
         let key = SigningKey::new(SigningAlgorithm::AesCmac, &hex("73FE7A9A77BEF0BDE49C650D8CCB5F76"));

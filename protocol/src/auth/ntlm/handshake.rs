@@ -1,5 +1,5 @@
-//! The steps of NTLM: MS-NLMP 3.2.5.1 for the server and 3.1.5.1 for the client. States are consumed; SPNEGO is around
-//! them, not here.
+//! The steps of NTLM: MS-NLMP 3.2.5.1 for the server and 3.1.5.1 for the client. States are consumed; SPNEGO
+//! is around them, not here.
 
 use bytes::Bytes;
 use zeroize::Zeroizing;
@@ -13,8 +13,8 @@ use crate::auth::{Accounts, AuthError, Identity, Lookup};
 use crate::dtyp::FileTime;
 use crate::{Malformed, Utf16, crypto};
 
-/// Bytes of a NEGOTIATE_MESSAGE that we are ready to keep until the next token, before anyone has said who he is. Names
-/// of the longest sort make some 600.
+/// Bytes of a NEGOTIATE_MESSAGE that we are ready to keep until the next token, before anyone has said who he
+/// is. Names of the longest sort make some 600.
 const NEGOTIATE_MAX: usize = 4096;
 
 /// What the server grants if the client asks for it.
@@ -42,7 +42,8 @@ pub(in crate::auth) struct ExpectAuthenticate {
 pub(in crate::auth) struct Authenticated {
     pub(in crate::auth) identity: Identity,
     pub(in crate::auth) session_key: Key,
-    /// To sign with as the session's owner. None for a guest, whose key is nobody's, and without the flags for it.
+    /// To sign with as the session's owner. None for a guest, whose key is nobody's, and without the flags
+    /// for it.
     pub(in crate::auth) message_keys: Option<MessageKeys>,
 }
 
@@ -107,7 +108,8 @@ impl ExpectAuthenticate {
         let (hash, refused) = match lookup {
             Lookup::Hash(hash) => (hash, None),
             Lookup::Unknown if accounts.guest_ok() => return Ok(guest(&message)),
-            // The same work is done for those who cannot get in as for the others: else the time would tell who exists.
+            // The same work is done for those who cannot get in as for the others: else the time would tell
+            // who exists.
             Lookup::Unknown => (Zeroizing::new([0x5A; 16]), Some(AuthError::UnknownUser)),
             Lookup::Disabled => (Zeroizing::new([0x5A; 16]), Some(AuthError::Disabled)),
         };
@@ -119,7 +121,8 @@ impl ExpectAuthenticate {
         let base = verified.ok_or(AuthError::WrongPassword)?;
         let session_key = response::exported_session_key(&base, &message)?;
         if response.av_pairs()?.flags.contains(AvFlags::MIC_PROVIDED) {
-            // The flag is under the response's proof, so that nobody on the way can take the MIC away with it.
+            // The flag is under the response's proof, so that nobody on the way can take the MIC away with
+            // it.
             let expected = response::mic(&session_key, &self.negotiate, &self.challenge, authenticate);
             let expected = expected.ok_or(Malformed::Truncated)?;
             if !crypto::equal(&expected, &authenticate[MIC]) {
@@ -130,8 +133,8 @@ impl ExpectAuthenticate {
         Ok(Authenticated { identity, session_key, message_keys })
     }
 
-    /// The session base key, if the response is right for one of the spellings of the domain that clients are known to
-    /// compute it with, whatever they send: as sent, in capitals, empty.
+    /// The session base key, if the response is right for one of the spellings of the domain that clients are
+    /// known to compute it with, whatever they send: as sent, in capitals, empty.
     fn verify(
         &self,
         response: &NtlmV2Response<'_>,
@@ -146,8 +149,8 @@ impl ExpectAuthenticate {
     }
 }
 
-/// Finds the account. A name of the form user@domain, with the domain's own field empty, is looked up as it is, and if
-/// nobody has it, in its two parts.
+/// Finds the account. A name of the form user@domain, with the domain's own field empty, is looked up as it
+/// is, and if nobody has it, in its two parts.
 fn look_up(message: &AuthenticateMessage<'_>, accounts: &dyn Accounts) -> (Identity, Lookup) {
     let (name, domain) = (message.user.to_string_lossy(), message.domain.to_string_lossy());
     let lookup = accounts.nt_hash(&name, &domain);
@@ -161,7 +164,8 @@ fn look_up(message: &AuthenticateMessage<'_>, accounts: &dyn Accounts) -> (Ident
     (Identity::User { name, domain }, lookup)
 }
 
-/// 3.2.5.1.2: the session base key of an anonymous client is zero. It may still send a key of its own choice under it.
+/// 3.2.5.1.2: the session base key of an anonymous client is zero. It may still send a key of its own choice
+/// under it.
 fn anonymous(message: &AuthenticateMessage<'_>) -> Result<Authenticated, AuthError> {
     let session_key = response::exported_session_key(&Key::default(), message)?;
     let message_keys = MessageKeys::new(&session_key, message.flags);

@@ -196,8 +196,8 @@ pub struct AuthenticateMessage<'a> {
     pub flags: NegotiateFlags,
 }
 
-/// Code units that a user's or domain's name may have. Windows' longest is a UPN of 1,024, of which no part that
-/// anyone has is near.
+/// Code units that a user's or domain's name may have. Windows' longest is a UPN of 1,024, of which no part
+/// that anyone has is near.
 const NAME_MAX: usize = 1024;
 
 impl<'a> AuthenticateMessage<'a> {
@@ -227,7 +227,8 @@ impl<'a> AuthenticateMessage<'a> {
         })
     }
 
-    /// The message as it goes on the wire, with a MIC of zeros (bytes 72 to 88), to be filled in over the whole.
+    /// The message as it goes on the wire, with a MIC of zeros (bytes 72 to 88), to be filled in over the
+    /// whole.
     #[must_use]
     pub fn encode(&self) -> BytesMut {
         let fields = [
@@ -260,8 +261,8 @@ fn put_fields(out: &mut BytesMut, field: &[u8], offset: usize) {
     out.put_u32_le(offset as u32);
 }
 
-/// A name of the payload. In the OEM code page, whichever it is, we take the bytes for Latin-1: ASCII is right then, and
-/// only Windows 9x sent anything else.
+/// A name of the payload. In the OEM code page, whichever it is, we take the bytes for Latin-1: ASCII is
+/// right then, and only Windows 9x sent anything else.
 fn text(bytes: &[u8], flags: NegotiateFlags) -> Result<Utf16, Malformed> {
     let text = if flags.contains(NegotiateFlags::UNICODE) {
         utf16(bytes)?
@@ -311,7 +312,8 @@ impl TargetInfo {
             (AV_DNS_DOMAIN_NAME, &self.dns_domain),
             (AV_DNS_COMPUTER_NAME, &self.dns_computer),
         ] {
-            // The names are our own settings; the bound keeps a strange one from breaking the length's 16 bits.
+            // The names are our own settings; the bound keeps a strange one from breaking the length's 16
+            // bits.
             let units: Vec<u8> = name.encode_utf16().take(255).flat_map(u16::to_le_bytes).collect();
             put_pair(&mut out, id, &units);
         }
@@ -337,8 +339,8 @@ pub struct AvPairs {
 }
 
 impl AvPairs {
-    /// Reads pairs up to MsvAvEOL, or to the end of the bytes if there is none. Those that we do not use (names, channel
-    /// bindings, target name, single host) are passed over.
+    /// Reads pairs up to MsvAvEOL, or to the end of the bytes if there is none. Those that we do not use
+    /// (names, channel bindings, target name, single host) are passed over.
     ///
     /// # Errors
     ///

@@ -14,8 +14,8 @@ use crate::dtyp::FileTime;
 /// A key of NTLM: 16 bytes, overwritten when dropped.
 pub(crate) type Key = Zeroizing<[u8; 16]>;
 
-/// The NT hash of a password, NTOWFv1: MD4 of its UTF-16. It is all that a server needs to know of a user, and all that
-/// a thief needs to be that user: keep it like the password.
+/// The NT hash of a password, NTOWFv1: MD4 of its UTF-16. It is all that a server needs to know of a user,
+/// and all that a thief needs to be that user: keep it like the password.
 #[must_use]
 pub fn nt_hash(password: &str) -> [u8; 16] {
     let units: Zeroizing<Vec<u8>> =
@@ -51,8 +51,8 @@ pub(super) fn response_key(nt_hash: &[u8; 16], user: &[u16], domain: &[u16]) -> 
     Zeroizing::new(hmac_md5(nt_hash, &[&name]))
 }
 
-/// One code unit in capitals, as Windows writes it: only where there is exactly one capital, of one code unit, and never
-/// from outside ASCII into it (U+0131, the dotless i, stays).
+/// One code unit in capitals, as Windows writes it: only where there is exactly one capital, of one code
+/// unit, and never from outside ASCII into it (U+0131, the dotless i, stays).
 pub(super) fn upcase(unit: u16) -> u16 {
     let Some(character) = char::from_u32(u32::from(unit)) else { return unit };
     let mut upper = character.to_uppercase();
@@ -112,8 +112,8 @@ pub(super) fn respond(
     ([&proof[..], &blob].concat(), session_base_key)
 }
 
-/// The session key that both sides go on with (3.1.5.1.2 and 3.2.5.1.2): the one that the client chose and encrypted
-/// with the base key, if it did so, otherwise the base key.
+/// The session key that both sides go on with (3.1.5.1.2 and 3.2.5.1.2): the one that the client chose and
+/// encrypted with the base key, if it did so, otherwise the base key.
 pub(super) fn exported_session_key(base: &Key, message: &AuthenticateMessage<'_>) -> Result<Key, Malformed> {
     let mut key = base.clone();
     if message.flags.contains(NegotiateFlags::KEY_EXCH) {
@@ -170,7 +170,8 @@ pub(crate) struct MessageKeys {
 }
 
 impl MessageKeys {
-    /// `None` without the extended session security: the signatures of the first version are of no use to anyone.
+    /// `None` without the extended session security: the signatures of the first version are of no use to
+    /// anyone.
     pub(super) fn new(session_key: &Key, flags: NegotiateFlags) -> Option<MessageKeys> {
         let extended = flags.contains(NegotiateFlags::EXTENDED_SESSIONSECURITY);
         extended.then(|| MessageKeys { session_key: session_key.clone(), flags })
@@ -283,8 +284,8 @@ mod tests {
         assert_eq!(exported_session_key(&base, &message).unwrap(), base);
     }
 
-    // 4.2.4.4: the keys and the signature (there over the plaintext "Plaintext", whose sealing takes the first 18 bytes of
-    // RC4; ours is the checksum before that, and the keys).
+    // 4.2.4.4: the keys and the signature (there over the plaintext "Plaintext", whose sealing takes the
+    // first 18 bytes of RC4; ours is the checksum before that, and the keys).
     #[test]
     fn published_message_keys() {
         let keys = MessageKeys::new(&key("55555555555555555555555555555555"), FLAGS).unwrap();
@@ -301,8 +302,8 @@ mod tests {
         assert!(MessageKeys::new(&Key::default(), NegotiateFlags::SIGN).is_none());
     }
 
-    // Microsoft's blog, "The anatomy of signing and cryptographic keys": the mechListMICs of the 3.1.1 example, whose
-    // session key it gives.
+    // Microsoft's blog, "The anatomy of signing and cryptographic keys": the mechListMICs of the 3.1.1
+    // example, whose session key it gives.
     #[test]
     fn published_mech_list_mics() {
         let keys =
