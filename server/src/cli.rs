@@ -276,8 +276,18 @@ pub fn ping(address: &str) -> Result<(), Failure> {
     let parsed: SocketAddr = address.parse().map_err(|_| {
         Failure::told(vec![format!("shoal: \"{address}\" is not ADDR:PORT, as in 127.0.0.1:4455")])
     })?;
-    let answer =
-        crate::ping::ping(parsed).map_err(|error| Failure::run_time(format!("{address}: {error}")))?;
+    let answer = crate::ping::ping(parsed)
+        .map_err(|error| Failure::run_time(format!("{address}: {}", failing(&error))))?;
     println!("{address}: {answer}");
     Ok(())
+}
+
+/// What is wrong with a server that gave no good answer.
+fn failing(error: &io::Error) -> String {
+    match error.kind() {
+        // A read that takes too long is told as the first by the system, a connection as the second.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer within 5 s".to_owned(),
+        io::ErrorKind::UnexpectedEof => "it hung up without an answer".to_owned(),
+        _ => shoal::config::reason(error),
+    }
 }

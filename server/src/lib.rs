@@ -30,7 +30,7 @@ mod receive;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -77,6 +77,9 @@ pub struct Server {
     pub(crate) budget: Arc<TotalBudget>,
     per_address: DashMap<IpAddr, usize>,
     next_connection: AtomicU64,
+    /// Session ids go on from a random one in random-looking steps.
+    session_base: u32,
+    next_session: AtomicU32,
     /// Counts of the connections that have ended.
     ended: Mutex<Counts>,
     stopping: AtomicBool,
@@ -96,7 +99,7 @@ impl Server {
     pub async fn new(settings: Settings) -> Result<Arc<Server>, StartError> {
         let options = Options { names_max: settings.limits.names_max, plan: Plan::Claims };
         let vfs = Vfs::new(options);
-        let shares = Shares::open(&vfs, &settings.shares, None).await?;
+        let shares = Shares::open(&vfs, &settings, None).await?;
         Ok(Arc::new(Server {
             vfs,
             shares: ArcSwap::from_pointee(shares),
@@ -109,6 +112,8 @@ impl Server {
             budget: TotalBudget::new(settings.limits.reply_budget_total),
             per_address: DashMap::new(),
             next_connection: AtomicU64::new(1),
+            session_base: random_id() as u32,
+            next_session: AtomicU32::new(0),
             ended: Mutex::default(),
             stopping: AtomicBool::new(false),
             changed: Notify::new(),
@@ -119,7 +124,7 @@ impl Server {
     /// Puts other settings in force. Shares whose settings stay the same stay as they are; clients of the others keep
     /// what they have. On an error nothing has changed.
     pub async fn reload(self: &Arc<Self>, settings: Settings) -> Result<(), StartError> {
-        let shares = Shares::open(&self.vfs, &settings.shares, Some(&self.shares.load())).await?;
+        let shares = Shares::open(&self.vfs, &settings, Some(&self.shares.load())).await?;
         self.shares.store(Arc::new(shares));
         self.settings.store(Arc::new(settings));
         Ok(())
@@ -227,6 +232,19 @@ impl Server {
                 return;
             }
             changed.await;
+        }
+    }
+
+    /// A SessionId that no session had within the last four billion logins. It has 32 bits only, as Samba's and most
+    /// Windows servers' have: some clients keep no more. It is no secret.
+    pub(crate) fn new_session_id(&self) -> SessionId {
+        loop {
+            // An odd factor makes different numbers of different ones.
+            let step = self.next_session.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B1);
+            let id = SessionId(u64::from(self.session_base.wrapping_add(step)));
+            if id.0 != 0 && id.0 != u64::from(u32::MAX) && !self.sessions.contains_key(&id) {
+                return id;
+            }
         }
     }
 

@@ -1,6 +1,5 @@
 //! `shoal serve` and the demo: from settings to ready lines, then signals and orders until the end.
 
-use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use shoal_vfs::local::{self, Local};
 use shoal_vfs::memory::{self, MemoryOptions};
 use shoal_vfs::{Backend, Fold, FsError, Root, Vfs, latency};
 
-use crate::config::{ShareSettings, Target};
+use crate::config::{Limits, Settings, ShareSettings, Target, reason};
 use crate::state::file::NodeState;
 
 /// The name of the share that carries the named pipes.
@@ -75,10 +75,18 @@ impl Share {
         }
     }
 
-    async fn mount(vfs: &Arc<Vfs<NodeState>>, settings: &ShareSettings) -> Result<Share, ShareError> {
-        let failed = |cause: OpenError| ShareError { share: settings.name.clone(), cause };
+    async fn mount(
+        vfs: &Arc<Vfs<NodeState>>,
+        settings: &ShareSettings,
+        limits: &Limits,
+    ) -> Result<Share, ShareError> {
+        let target = settings.target.to_string();
+        let failed = |cause: OpenError| ShareError { share: settings.name.clone(), target, cause };
         let fold = if settings.insensitive { Fold::Insensitive } else { Fold::Sensitive };
-        let backend = backend(&settings.target, fold).await.map_err(failed)?;
+        let backend = match backend(&settings.target, fold, limits).await {
+            Ok(backend) => backend,
+            Err(cause) => return Err(failed(cause)),
+        };
         let root = vfs.mount(backend, fold).await.map_err(|error| failed(error.into()))?;
         Ok(Share {
             name: settings.name.clone(),
@@ -95,10 +103,12 @@ impl Share {
 
 /// A share that could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("share \"{share}\": {cause}")]
+#[error("share \"{share}\": {target}: {cause}")]
 pub struct ShareError {
     /// The share's name.
     pub share: String,
+    /// What it should have shared.
+    pub target: String,
     /// Why not.
     pub cause: OpenError,
 }
@@ -107,7 +117,7 @@ pub struct ShareError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The system's answer for a directory.
-    #[error(transparent)]
+    #[error("{}", reason(.0))]
     Directory(#[from] io::Error),
     /// The storage's answer when its root was asked for.
     #[error(transparent)]
@@ -125,19 +135,19 @@ impl Shares {
     /// Opens everything that `settings` name; a share of `before` with the same settings is kept as it is.
     pub async fn open(
         vfs: &Arc<Vfs<NodeState>>,
-        settings: &[ShareSettings],
+        settings: &Settings,
         before: Option<&Shares>,
     ) -> Result<Shares, ShareError> {
         let mut shares = Shares::default();
         let ipc = before.and_then(|before| before.find(IPC)).unwrap_or_else(|| Arc::new(Share::ipc()));
         shares.insert(ipc);
-        for wanted in settings {
+        for wanted in &settings.shares {
             let kept = before
                 .and_then(|before| before.find(&wanted.name))
                 .filter(|share| share.settings.as_ref() == Some(wanted));
             let share = match kept {
                 Some(share) => share,
-                None => Arc::new(Share::mount(vfs, wanted).await?),
+                None => Arc::new(Share::mount(vfs, wanted, &settings.limits).await?),
             };
             shares.insert(share);
         }
@@ -164,12 +174,15 @@ fn key(name: &str) -> String {
     name.to_lowercase()
 }
 
-async fn backend(target: &Target, fold: Fold) -> Result<Arc<dyn Backend>, OpenError> {
+async fn backend(target: &Target, fold: Fold, limits: &Limits) -> Result<Arc<dyn Backend>, OpenError> {
     Ok(match target {
         Target::Directory(path) => Arc::new(Local::open(path, local::Options::default())?),
-        Target::Memory => memory::Memory::new(MemoryOptions { fold, ..MemoryOptions::default() }),
+        Target::Memory => {
+            let limit = limits.memory_share_size;
+            memory::Memory::new(MemoryOptions { fold, limit, ..MemoryOptions::default() })
+        }
         Target::Latency(delay, inner) => {
-            let inner = Box::pin(backend(inner, fold)).await?;
+            let inner = Box::pin(backend(inner, fold, limits)).await?;
             Arc::new(latency::Latency::new(inner, *delay))
         }
     })
