@@ -32,6 +32,8 @@ pub const INVALID_LEVEL: u32 = 124;
 pub const MORE_DATA: u32 = 234;
 /// NERR_NetNameNotFound: no share has the name.
 pub const NET_NAME_NOT_FOUND: u32 = 2310;
+/// NERR_DeviceNotShared: no share has the path.
+pub const DEVICE_NOT_SHARED: u32 = 2311;
 
 /// The interfaces that a pipe can offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,14 +1,15 @@
 //! The server service: MS-SRVS. Formats, and the calls that list shares and describe the server.
 //!
-//! What is here: NetrShareEnum (15), NetrShareGetInfo (16), NetrServerGetInfo (21), NetrRemoteTOD (28),
-//! NetrShareEnumSticky (36).
+//! What is here: NetrShareEnum (15), NetrShareGetInfo (16), NetrShareCheck (20), NetrServerGetInfo (21), NetrRemoteTOD
+//! (28), NetrShareEnumSticky (36).
 
 use bytes::{Bytes, BytesMut};
 
 use super::ndr::{Kind, Reader, Value, Writer};
 use super::pdu::{FAULT_NDR, FAULT_OP_RANGE, Syntax};
 use super::{
-    Answers, INVALID_LEVEL, MORE_DATA, NET_NAME_NOT_FOUND, SUCCESS, ServerEntry, ShareEntry, ShareKind,
+    Answers, DEVICE_NOT_SHARED, INVALID_LEVEL, MORE_DATA, NET_NAME_NOT_FOUND, SUCCESS, ServerEntry,
+    ShareEntry, ShareKind,
 };
 use crate::Malformed;
 use crate::dtyp::{FileTime, Guid};
@@ -26,6 +27,8 @@ pub const SHARE_ENUM: u16 = 15;
 pub const SHARE_ENUM_STICKY: u16 = 36;
 /// NetrShareGetInfo.
 pub const SHARE_GET_INFO: u16 = 16;
+/// NetrShareCheck: is this path shared?
+pub const SHARE_CHECK: u16 = 20;
 /// NetrServerGetInfo.
 pub const SERVER_GET_INFO: u16 = 21;
 /// NetrRemoteTOD.
@@ -292,12 +295,13 @@ fn share_info(members: &[Member], values: Vec<Value>) -> ShareInfo {
 /// Answers the call `opnum` with these arguments: the results' stub, or the status of a fault.
 pub fn call(opnum: u16, stub: &[u8], answers: &dyn Answers) -> Result<Bytes, u32> {
     let results = match opnum {
-        SHARE_ENUM => share_enum(stub, answers.shares()),
+        SHARE_ENUM => share_enum(stub, answers.shares(), is_enum_level),
         SHARE_ENUM_STICKY => {
             let mut shares = answers.shares();
             shares.retain(|share| share.kind != ShareKind::Ipc); // pipes are made at each start
-            share_enum(stub, shares)
+            share_enum(stub, shares, |level| matches!(level, 0 | 1 | 2 | 502))
         }
+        SHARE_CHECK => share_check(stub, answers),
         SHARE_GET_INFO => share_get_info(stub, answers),
         SERVER_GET_INFO => server_get_info(stub, answers),
         REMOTE_TOD => remote_tod(stub, answers),
@@ -307,12 +311,16 @@ pub fn call(opnum: u16, stub: &[u8], answers: &dyn Answers) -> Result<Bytes, u32
 }
 
 /// MS-SRVS 3.1.4.8 and 3.1.4.9.
-fn share_enum(stub: &[u8], shares: Vec<ShareEntry>) -> Result<Bytes, Malformed> {
+fn share_enum(
+    stub: &[u8],
+    shares: Vec<ShareEntry>,
+    is_level: impl Fn(u32) -> bool,
+) -> Result<Bytes, Malformed> {
     let request = ShareEnumRequest::parse(stub)?;
     let mut writer = Writer::new();
     writer.u32(request.level);
     writer.u32(request.level);
-    let Some(members) = members(request.level).filter(|_| is_enum_level(request.level)) else {
+    let Some(members) = members(request.level).filter(|_| is_level(request.level)) else {
         if is_share_level(request.level) {
             writer.pointer(false);
         }
@@ -384,6 +392,18 @@ fn share_get_info(stub: &[u8], answers: &dyn Answers) -> Result<Bytes, Malformed
     let name = name.to_lowercase();
     let share = answers.shares().into_iter().find(|share| share.name.to_lowercase() == name);
     Ok(union(level, true, share.map(|share| values(&share, members)).ok_or(NET_NAME_NOT_FOUND)))
+}
+
+/// NetrShareCheck: the type of a share of this path.
+fn share_check(stub: &[u8], answers: &dyn Answers) -> Result<Bytes, Malformed> {
+    let mut reader = Reader::new(stub);
+    reader.unique_string()?;
+    let path = reader.string()?.to_string_lossy().to_lowercase();
+    let share = answers.shares().into_iter().find(|share| share.path.to_lowercase() == path);
+    let mut writer = Writer::new();
+    writer.u32(share.as_ref().map_or(0, share_type));
+    writer.u32(if share.is_some() { SUCCESS } else { DEVICE_NOT_SHARED });
+    Ok(writer.finish())
 }
 
 /// MS-SRVS 3.1.4.17; the structures: 2.2.4.40 to 2.2.4.42.
@@ -694,6 +714,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn paths_and_sticky_shares() {
+        let check = |path: &str| {
+            let mut writer = Writer::new();
+            writer.unique_string(None);
+            writer.string(&Utf16::from_str(path));
+            call(SHARE_CHECK, &writer.finish(), &Sample(1)).unwrap()
+        };
+        assert_eq!(check(r"c:\SHARE0")[..], [0; 8]);
+        assert_eq!(check("elsewhere")[..], [0, 0, 0, 0, 0x07, 0x09, 0, 0]);
+        for (level, status, count) in [(1, SUCCESS, 2), (501, INVALID_LEVEL, 0)] {
+            let request = ShareEnumRequest { level, preferred_maximum_length: ALL, ..Default::default() };
+            let stub = call(SHARE_ENUM_STICKY, &request.encode(), &Sample(2)).unwrap();
+            let response = ShareEnumResponse::parse(&stub).unwrap();
+            assert_eq!((response.status, response.shares.len()), (status, count));
+        }
+    }
+
+    #[test]
     fn faults() {
         assert_eq!(call(0, &[], &Sample(0)), Err(FAULT_OP_RANGE));
         assert_eq!(call(SHARE_ENUM, &[], &Sample(0)), Err(FAULT_NDR));
@@ -702,7 +740,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn hostile(opnum in 10_u16..30, bytes in proptest::collection::vec(any::<u8>(), 0..120), zeros in 0..12_usize) {
+        fn hostile(opnum in 10_u16..40, bytes in proptest::collection::vec(any::<u8>(), 0..120), zeros in 0..12_usize) {
             let mut bytes = bytes;
             for at in (0..zeros * 4).step_by(4) {
                 if let Some(piece) = bytes.get_mut(at + 1..at + 4) {
