@@ -129,7 +129,7 @@ pub struct Facts {
     pub last_access_time: FileTime,
     /// When its data last changed.
     pub last_write_time: FileTime,
-    /// When anything of it last changed.
+    /// When anything of it last changed: the last write.
     pub change_time: FileTime,
     /// Bytes that it takes.
     pub allocation_size: u64,
@@ -154,7 +154,9 @@ pub fn facts(metadata: &Metadata) -> Facts {
         creation_time: file_time(creation_time(metadata)),
         last_access_time: file_time(metadata.accessed),
         last_write_time: file_time(metadata.modified),
-        change_time: file_time(metadata.changed),
+        // The storage's change time cannot be set, and moves with every rename; clients set theirs, and expect neither. So the
+        // last write stands for it, as with Samba.
+        change_time: file_time(metadata.modified),
         allocation_size: if directory { 0 } else { metadata.allocated },
         end_of_file: if directory { 0 } else { metadata.size },
         attributes: attributes(metadata),

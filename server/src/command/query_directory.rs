@@ -32,8 +32,8 @@ pub async fn handle(cx: &Context, request: QueryDirectoryRequest) -> Result<Repl
     if room > cx.connection.settings.limits.max_transact_size {
         return Err(NtStatus::INVALID_PARAMETER);
     }
-    let class = DirectoryClass::try_from(request.file_information_class)
-        .map_err(|_| NtStatus::INVALID_INFO_CLASS)?;
+    let class =
+        DirectoryClass::try_from(request.file_information_class).map_err(|_| NtStatus::INVALID_INFO_CLASS)?;
     if (room as usize) < class.fixed_len() {
         return Err(NtStatus::INFO_LENGTH_MISMATCH);
     }
@@ -73,8 +73,7 @@ fn begin(
     enumeration: &mut Enumeration,
     request: &QueryDirectoryRequest,
 ) -> Result<(), NtStatus> {
-    let restart =
-        request.flags & (QueryDirectoryRequest::RESTART_SCANS | QueryDirectoryRequest::REOPEN) != 0;
+    let restart = request.flags & (QueryDirectoryRequest::RESTART_SCANS | QueryDirectoryRequest::REOPEN) != 0;
     if enumeration.pattern.is_some() && !restart {
         return Ok(());
     }

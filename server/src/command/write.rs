@@ -45,15 +45,13 @@ async fn write_file(
         return Err(NtStatus::INVALID_DEVICE_REQUEST);
     }
     access::require_any(open.granted_access, AccessMask::WRITE_DATA | AccessMask::APPEND_DATA)?;
-    let appends_only = !open.granted_access.contains(AccessMask::WRITE_DATA);
     let mut offset = request.offset;
-    if offset == AT_END || appends_only {
-        let end = disk.file.metadata().await.map_err(convert::status)?.size;
-        // 3.3.5.13: a handle that may only append writes at the end of the file, or nowhere.
-        if offset != AT_END && offset != end {
-            return Err(NtStatus::ACCESS_DENIED);
+    if offset == AT_END {
+        // MS-FSA 2.1.5.4: a handle that may only append; elsewhere the offset makes no sense.
+        if open.granted_access.contains(AccessMask::WRITE_DATA) {
+            return Err(NtStatus::INVALID_PARAMETER);
         }
-        offset = end;
+        offset = disk.file.metadata().await.map_err(convert::status)?.size;
     }
     let length = request.data.len() as u64;
     let end = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok());

@@ -76,7 +76,14 @@ impl ByteRanges {
     }
 
     /// Takes a lock for `owner`, or says why not. `limit` bounds the locks of one owner.
-    pub fn acquire(&mut self, owner: u64, range: Range, exclusive: bool, wait: bool, limit: usize) -> Acquire {
+    pub fn acquire(
+        &mut self,
+        owner: u64,
+        range: Range,
+        exclusive: bool,
+        wait: bool,
+        limit: usize,
+    ) -> Acquire {
         // A shared lock may stand on one's own exclusive lock; nothing else may overlap an exclusive one.
         let conflict = self.locks.iter().any(|held| {
             (held.exclusive || exclusive)
@@ -113,8 +120,7 @@ impl ByteRanges {
 
     /// Takes back the lock that was granted last with these very values: one part of a request failed.
     pub fn undo(&mut self, owner: u64, range: Range, exclusive: bool) -> Vec<Wake> {
-        let same =
-            |held: &Lock| held.owner == owner && held.range == range && held.exclusive == exclusive;
+        let same = |held: &Lock| held.owner == owner && held.range == range && held.exclusive == exclusive;
         if let Some(at) = self.locks.iter().rposition(same) {
             self.locks.remove(at);
         }
@@ -147,8 +153,7 @@ impl ByteRanges {
         }
         // MS-FSA 2.1.4.10: a shared lock stops writes even through the handle that holds it.
         !self.locks.iter().any(|held| {
-            held.range.overlaps(range)
-                && if held.exclusive { held.owner != owner } else { write }
+            held.range.overlaps(range) && if held.exclusive { held.owner != owner } else { write }
         })
     }
 

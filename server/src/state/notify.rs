@@ -219,14 +219,17 @@ impl Watching {
     }
 
     /// Tells whoever watches `dir`, or a tree that it is in, what happened to names in it, one after the other.
-    pub fn announce(&self, dir: &Arc<Node<NodeState>>, changes: &[(NotifyAction, &Name)], filter: NotifyFilter) {
+    pub fn announce(
+        &self,
+        dir: &Arc<Node<NodeState>>,
+        changes: &[(NotifyAction, &Name)],
+        filter: NotifyFilter,
+    ) {
         if !self.any() {
             return;
         }
-        let mut events: Vec<Event> = changes
-            .iter()
-            .map(|(action, name)| Event { action: *action, name: name.to_utf16() })
-            .collect();
+        let mut events: Vec<Event> =
+            changes.iter().map(|(action, name)| Event { action: *action, name: name.to_utf16() }).collect();
         let mut dir = dir.clone();
         let mut depth = 0;
         loop {

@@ -129,6 +129,7 @@ impl DiskObject {
         let mut opens = self.node().opens();
         let write_time = &mut opens.stream(self.stream).write_time;
         facts.last_write_time = write_time.show(facts.last_write_time, convert::now());
+        facts.change_time = facts.last_write_time;
         facts
     }
 }

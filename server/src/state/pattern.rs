@@ -84,7 +84,10 @@ impl Pattern {
         }
         if self.plain.is_some() {
             return name.len() == self.pieces.len()
-                && name.iter().zip(&self.pieces).all(|(&unit, piece)| *piece == Piece::Unit(self.fold(unit)));
+                && name
+                    .iter()
+                    .zip(&self.pieces)
+                    .all(|(&unit, piece)| *piece == Piece::Unit(self.fold(unit)));
         }
         let last_dot = name.iter().rposition(|&unit| unit == u16::from(b'.'));
         let mut places = Places::default();

@@ -1,10 +1,10 @@
 //! The create contexts that this server reads and answers: MS-SMB2 2.2.13.2 and 2.2.14.2; processing in 3.3.5.9.1 to .14.
 
 use shoal_protocol::NtStatus;
+use shoal_protocol::smb2::create::CreateContext;
 use shoal_protocol::smb2::create::contexts::{
     self, AllocationSize, DiskIdResponse, MaximalAccessRequest, MaximalAccessResponse, Timewarp,
 };
-use shoal_protocol::smb2::create::CreateContext;
 
 use crate::access;
 use crate::convert::Facts;
@@ -37,7 +37,8 @@ impl Asked {
                     return Err(NtStatus::EAS_NOT_SUPPORTED);
                 }
                 contexts::MAXIMAL_ACCESS => {
-                    asked.maximal_access = Some(MaximalAccessRequest::parse(&context.data).map_err(malformed)?);
+                    asked.maximal_access =
+                        Some(MaximalAccessRequest::parse(&context.data).map_err(malformed)?);
                 }
                 contexts::DISK_ID => asked.disk_id = true,
                 contexts::ALLOCATION_SIZE => {
@@ -66,7 +67,10 @@ impl Asked {
             let response = if known {
                 MaximalAccessResponse { status: NtStatus::NONE_MAPPED, access: Default::default() }
             } else {
-                MaximalAccessResponse { status: NtStatus::SUCCESS, access: access::maximal(tree.maximal_access) }
+                MaximalAccessResponse {
+                    status: NtStatus::SUCCESS,
+                    access: access::maximal(tree.maximal_access),
+                }
             };
             answers.push(response.context());
         }

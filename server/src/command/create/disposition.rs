@@ -99,7 +99,12 @@ impl Asked {
     }
 
     /// Whether an existing object may be taken, by its kind.
-    pub fn check_kind(&self, is_directory: bool, names_data: bool, names_directory: bool) -> Result<(), NtStatus> {
+    pub fn check_kind(
+        &self,
+        is_directory: bool,
+        names_data: bool,
+        names_directory: bool,
+    ) -> Result<(), NtStatus> {
         if self.must_not_exist() {
             return Err(NtStatus::OBJECT_NAME_COLLISION);
         }
@@ -178,7 +183,11 @@ mod tests {
                 0x0100_0000.. => Some(NtStatus::INVALID_PARAMETER),
                 _ => None,
             };
-            assert_eq!(refused(|request| request.create_options = CreateOptions(1 << bit)), expected, "{bit}");
+            assert_eq!(
+                refused(|request| request.create_options = CreateOptions(1 << bit)),
+                expected,
+                "{bit}"
+            );
         }
         let both = CreateOptions::DIRECTORY_FILE | CreateOptions::NON_DIRECTORY_FILE;
         assert_eq!(refused(|request| request.create_options = both), Some(NtStatus::INVALID_PARAMETER));

@@ -19,8 +19,8 @@ use shoal_protocol::fscc::notify::{NotifyAction, NotifyFilter};
 use shoal_protocol::smb2::FileId;
 use shoal_protocol::smb2::create::{CreateRequest, CreateResponse};
 use shoal_vfs::{
-    Attach, BackendFile, CreateHow, Creation, DosAttributes, FsError, Kind, Link, Metadata, Name, Node, OpenHow,
-    Root, SetMetadata,
+    Attach, BackendFile, CreateHow, Creation, DosAttributes, FsError, Kind, Link, Metadata, Name, Node,
+    OpenHow, Root, SetMetadata,
 };
 
 use self::disposition::Asked;
@@ -251,7 +251,7 @@ impl Create<'_> {
     async fn take_over(&self, open: &Arc<Open>, metadata: Metadata) -> Result<(u32, Facts), NtStatus> {
         let disk = open.disk()?;
         let (action, metadata) = if self.asked.overwrites() {
-            (self.overwritten_action(), self.overwrite(open, disk, metadata).await?)
+            (self.overwritten_action(), self.overwrite(disk, metadata).await?)
         } else {
             (CreateResponse::OPENED, metadata)
         };
@@ -267,16 +267,7 @@ impl Create<'_> {
         }
     }
 
-    async fn overwrite(&self, open: &Open, disk: &DiskObject, before: Metadata) -> Result<Metadata, NtStatus> {
-        // What others have locked may not be cut away (MS-FSA 2.1.5.1.2).
-        {
-            let mut opens = disk.node().opens();
-            let stream = opens.stream(disk.stream);
-            let everything = crate::state::byte_range::Range { offset: 0, length: u64::MAX };
-            if stream.ranges().is_some_and(|ranges| !ranges.permits(open.id.volatile, everything, true)) {
-                return Err(NtStatus::FILE_LOCK_CONFLICT);
-            }
-        }
+    async fn overwrite(&self, disk: &DiskObject, before: Metadata) -> Result<Metadata, NtStatus> {
         let attributes = self.asked.new_attributes(false)?;
         let mut set = SetMetadata { size: Some(0), ..SetMetadata::default() };
         if attributes != convert::stored_attributes(&before) {

@@ -43,7 +43,12 @@ pub fn parse(units: &[u16]) -> Result<ParsedName, NtStatus> {
         _ => (units, false),
     };
     if units.is_empty() {
-        let root = ParsedName { path: Path::root(), stream: StreamName::Unnamed, names_data: false, names_directory };
+        let root = ParsedName {
+            path: Path::root(),
+            stream: StreamName::Unnamed,
+            names_data: false,
+            names_directory,
+        };
         return Ok(root);
     }
     let (units, stream, names_data) = split_stream(units)?;

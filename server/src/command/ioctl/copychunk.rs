@@ -57,7 +57,10 @@ pub async fn copy(cx: &Context, request: &IoctlRequest) -> Result<Reply, NtStatu
     let total: u64 = asked.chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
     let out_of_bounds = asked.chunks.len() > CopyChunkCopy::CHUNKS_MAX as usize
         || total > u64::from(CopyChunkCopy::BYTES_MAX)
-        || asked.chunks.iter().any(|chunk| chunk.length == 0 || chunk.length > CopyChunkCopy::CHUNK_BYTES_MAX);
+        || asked
+            .chunks
+            .iter()
+            .any(|chunk| chunk.length == 0 || chunk.length > CopyChunkCopy::CHUNK_BYTES_MAX);
     if out_of_bounds {
         return Ok(limits(request));
     }
@@ -103,9 +106,13 @@ async fn copy_chunk(source: &Open, target: &Open, chunk: &CopyChunk) -> Result<(
         end.and_then(|_| Range::new(offset, length)).ok_or(NtStatus::INVALID_PARAMETER)
     };
     let (read, write) = (checked(chunk.source_offset)?, checked(chunk.target_offset)?);
-    if from.node().opens().stream(from.stream).ranges().is_some_and(|ranges| {
-        !ranges.permits(source.id.volatile, read, false)
-    }) {
+    if from
+        .node()
+        .opens()
+        .stream(from.stream)
+        .ranges()
+        .is_some_and(|ranges| !ranges.permits(source.id.volatile, read, false))
+    {
         return Err(NtStatus::FILE_LOCK_CONFLICT);
     }
     let data = from.file.read_at(read.offset, chunk.length as usize).await.map_err(convert::status)?;

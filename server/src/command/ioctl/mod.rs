@@ -9,8 +9,9 @@ mod validate_negotiate;
 
 use bytes::{Bytes, BytesMut};
 use shoal_protocol::NtStatus;
+use shoal_protocol::dtyp::Guid;
 use shoal_protocol::fscc::access::AccessMask;
-use shoal_protocol::fscc::fsctl::{CompressionFormat, Fsctl, encode_snapshots};
+use shoal_protocol::fscc::fsctl::{CompressionFormat, Fsctl, ObjectId, encode_snapshots};
 use shoal_protocol::smb2::FileId;
 use shoal_protocol::smb2::ioctl::{IoctlRequest, IoctlResponse};
 
@@ -85,9 +86,34 @@ pub async fn handle(cx: &Context, request: IoctlRequest) -> Result<Reply, NtStat
             cx.open(request.file_id)?.disk()?;
             Err(NtStatus::NOT_A_REPARSE_POINT)
         }
-        // What clients of Windows try and do without: object ids, resilient handles, other interfaces, offloaded copies, ...
-        _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
+        Fsctl::CREATE_OR_GET_OBJECT_ID | Fsctl::GET_OBJECT_ID => object_id(cx, &request).await,
+        Fsctl::QUERY_NETWORK_INTERFACE_INFO => Err(NtStatus::INVALID_DEVICE_REQUEST),
+        // What clients of Windows try and do without: resilient handles, offloaded copies, shared blocks, ...
+        _ => {
+            cx.open(request.file_id)?;
+            Err(NtStatus::INVALID_DEVICE_REQUEST)
+        }
     }
+}
+
+/// An id of the file that is the same as long as the file and its volume are: made of their numbers, not stored.
+async fn object_id(cx: &Context, request: &IoctlRequest) -> Result<Reply, NtStatus> {
+    let open = cx.open(request.file_id)?;
+    let facts = open.disk()?.facts().await?;
+    let id = |high: u64, low: u64| Guid((u128::from(high) << 64 | u128::from(low)).to_le_bytes());
+    let object_id = id(facts.volume, facts.index_number);
+    let answered = ObjectId {
+        object_id,
+        birth_volume_id: id(0, facts.volume),
+        birth_object_id: object_id,
+        domain_id: Guid([0; 16]),
+    };
+    if (request.max_output_response as usize) < ObjectId::LEN {
+        return Err(NtStatus::BUFFER_TOO_SMALL);
+    }
+    let mut output = BytesMut::new();
+    answered.encode(&mut output);
+    Ok(answer(request, output.freeze()))
 }
 
 /// An answer with `output`.

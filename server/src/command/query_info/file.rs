@@ -22,8 +22,8 @@ const ALIGNMENT: u32 = 0;
 
 /// Answers what is asked about a file or pipe.
 pub async fn query(cx: &Context, open: &Open, request: &QueryInfoRequest) -> Result<Reply, NtStatus> {
-    let class = FileInformationClass::try_from(request.file_info_class)
-        .map_err(|_| NtStatus::INVALID_INFO_CLASS)?;
+    let class =
+        FileInformationClass::try_from(request.file_info_class).map_err(|_| NtStatus::INVALID_INFO_CLASS)?;
     let needed = match class {
         FileInformationClass::Basic
         | FileInformationClass::All

@@ -23,8 +23,8 @@ const NO_QUOTA: u64 = u64::MAX;
 
 /// Answers what is asked about the volume of an open.
 pub async fn query(cx: &Context, open: &Open, request: &QueryInfoRequest) -> Result<Reply, NtStatus> {
-    let class = FsInformationClass::try_from(request.file_info_class)
-        .map_err(|_| NtStatus::INVALID_INFO_CLASS)?;
+    let class =
+        FsInformationClass::try_from(request.file_info_class).map_err(|_| NtStatus::INVALID_INFO_CLASS)?;
     require_room(request, class.least_len())?;
     let share = &open.tree.share;
     let ShareKind::Disk { root } = &share.kind else { return Err(NtStatus::INVALID_PARAMETER) };
@@ -74,11 +74,10 @@ pub async fn query(cx: &Context, open: &Open, request: &QueryInfoRequest) -> Res
             ..ControlInformation::default()
         }
         .encode(&mut out),
-        FsInformationClass::ObjectId => ObjectIdInformation {
-            object_id: volume_id(cx, &volume),
-            extended_info: Extended([0; 48]),
+        FsInformationClass::ObjectId => {
+            ObjectIdInformation { object_id: volume_id(cx, &volume), extended_info: Extended([0; 48]) }
+                .encode(&mut out)
         }
-        .encode(&mut out),
         FsInformationClass::SectorSize => SectorSizeInformation {
             logical_bytes_per_sector: SECTOR,
             physical_bytes_per_sector_for_atomicity: block,

@@ -121,7 +121,12 @@ fn dos_to_set(
     Some(DosAttributes { attributes: attributes.bits(), creation_time })
 }
 
-fn changed_filter(wanted: FileAttributes, creation: Change, accessed: Change, written: Change) -> NotifyFilter {
+fn changed_filter(
+    wanted: FileAttributes,
+    creation: Change,
+    accessed: Change,
+    written: Change,
+) -> NotifyFilter {
     let mut filter = NotifyFilter::EMPTY;
     if !wanted.is_empty() {
         filter |= NotifyFilter::ATTRIBUTES;

@@ -33,8 +33,8 @@ pub async fn handle(cx: &Context, request: SetInfoRequest) -> Result<Reply, NtSt
 }
 
 async fn set_file(cx: &Context, open: &Open, request: &SetInfoRequest) -> Result<(), NtStatus> {
-    let class = FileInformationClass::try_from(request.file_info_class)
-        .map_err(|_| NtStatus::INVALID_INFO_CLASS)?;
+    let class =
+        FileInformationClass::try_from(request.file_info_class).map_err(|_| NtStatus::INVALID_INFO_CLASS)?;
     let disk = match &open.object {
         Object::Disk(disk) => disk,
         // A pipe of this server always passes messages, and reads of it wait.
@@ -75,12 +75,13 @@ fn set_filesystem(request: &SetInfoRequest) -> Result<(), NtStatus> {
     }
 }
 
-/// 3.3.5.21.3. Descriptors are not stored: what is asked for is checked, and then refused as by a file system without them, so
-/// that nobody believes a file to be protected which is not.
+/// 3.3.5.21.3. Descriptors are not stored: what is asked for is checked, and then has no effect, as with Samba on a file system
+/// without access control lists. The volume says that it keeps none (no FILE_PERSISTENT_ACLS).
 fn set_security(open: &Open, request: &SetInfoRequest) -> Result<(), NtStatus> {
     let parts = SecurityInformation(request.additional_information);
     let mut needed = AccessMask::EMPTY;
-    if parts.intersects(SecurityInformation::OWNER | SecurityInformation::GROUP | SecurityInformation::LABEL) {
+    if parts.intersects(SecurityInformation::OWNER | SecurityInformation::GROUP | SecurityInformation::LABEL)
+    {
         needed |= AccessMask::WRITE_OWNER;
     }
     if parts.intersects(SecurityInformation::DACL) {
@@ -92,5 +93,5 @@ fn set_security(open: &Open, request: &SetInfoRequest) -> Result<(), NtStatus> {
     access::require(open.granted_access, needed)?;
     open.disk()?;
     SecurityDescriptor::parse(&request.buffer).map_err(|_| NtStatus::INVALID_SECURITY_DESCR)?;
-    Err(NtStatus::NOT_SUPPORTED)
+    Ok(())
 }

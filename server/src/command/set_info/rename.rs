@@ -5,9 +5,7 @@ use std::sync::Arc;
 use shoal_protocol::NtStatus;
 use shoal_protocol::fscc::access::AccessMask;
 use shoal_protocol::fscc::attributes::FileAttributes;
-use shoal_protocol::fscc::file_info::{
-    LinkInformation, RenameFlags, RenameInformation, RenameInformationEx,
-};
+use shoal_protocol::fscc::file_info::{LinkInformation, RenameFlags, RenameInformation, RenameInformationEx};
 use shoal_protocol::fscc::notify::{NotifyAction, NotifyFilter};
 use shoal_vfs::{Kind, Link, Name, Node, OpenHow, RenameError, RenameView, Root};
 
@@ -108,7 +106,8 @@ impl<'a> Target<'a> {
             return Ok(());
         }
         let vfs = &cx.server.vfs;
-        let Some((link, metadata)) = vfs.lookup_with_metadata(dir, name).await.map_err(convert::status)? else {
+        let Some((link, metadata)) = vfs.lookup_with_metadata(dir, name).await.map_err(convert::status)?
+        else {
             return Ok(());
         };
         if link.node().id() == source.node().id() || link.node().kind() != Kind::File {
@@ -151,9 +150,9 @@ async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<
 fn rename_status(error: shoal_vfs::FsError) -> NtStatus {
     match error {
         // The storage's words for a directory that is in the way.
-        shoal_vfs::FsError::IsADirectory | shoal_vfs::FsError::NotADirectory | shoal_vfs::FsError::NotEmpty => {
-            NtStatus::ACCESS_DENIED
-        }
+        shoal_vfs::FsError::IsADirectory
+        | shoal_vfs::FsError::NotADirectory
+        | shoal_vfs::FsError::NotEmpty => NtStatus::ACCESS_DENIED,
         error => convert::status(error),
     }
 }
