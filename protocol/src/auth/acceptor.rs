@@ -279,7 +279,7 @@ mod tests {
     const NOW: FileTime = FileTime(0x01D0_AECB_ADF5_A1A1);
     const CHALLENGE: [u8; 8] = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef];
 
-    fn acceptor() -> Acceptor {
+    fn new_acceptor() -> Acceptor {
         Acceptor::new(TargetInfo {
             netbios_computer: "SHOAL".into(),
             netbios_domain: "WORKGROUP".into(),
@@ -309,7 +309,7 @@ mod tests {
 
     /// The whole conversation; gives how many tokens the client sent too.
     fn run(mut client: Initiator, accounts: &Users) -> Result<(Accepted, Initiator, usize), AuthError> {
-        let mut acceptor = acceptor();
+        let mut acceptor = new_acceptor();
         let mut token = client.first();
         for count in 1..6 {
             match step(acceptor, &token, accounts) {
@@ -394,7 +394,7 @@ mod tests {
 
     /// The last token of a client, and the acceptor that expects it.
     fn last_token(mut client: Initiator) -> (Acceptor, Bytes) {
-        let (mut acceptor, mut answer) = go_on(acceptor(), &client.first());
+        let (mut acceptor, mut answer) = go_on(new_acceptor(), &client.first());
         loop {
             let token = client.next(&answer).unwrap();
             if client.session_key().is_some() {
@@ -411,7 +411,8 @@ mod tests {
 
     #[test]
     fn request_mic_asks_for_the_second_best_mechanism() {
-        let (_, answer) = go_on(acceptor(), &Initiator::new("anna", "", "").preferring_kerberos().first());
+        let (_, answer) =
+            go_on(new_acceptor(), &Initiator::new("anna", "", "").preferring_kerberos().first());
         let asked = NegTokenResp {
             state: Some(NegState::RequestMic),
             mechanism: Some(Mechanism::Ntlm),
@@ -421,7 +422,7 @@ mod tests {
         // NTLM first, but without its token.
         let init =
             spnego::encode_init(&spnego::encode_mech_types(&[Mechanism::Ntlm, Mechanism::Kerberos]), None);
-        let (acceptor, answer) = go_on(acceptor(), &init);
+        let (acceptor, answer) = go_on(new_acceptor(), &init);
         assert_eq!(parse(&answer), NegTokenResp { state: Some(NegState::AcceptIncomplete), ..asked });
         let negotiate = handshake::negotiate();
         let resp = NegTokenResp { response_token: Some(&negotiate), ..NegTokenResp::default() };
@@ -443,7 +444,7 @@ mod tests {
         let mut victim = client().preferring_kerberos();
         let _ = victim.first();
         let forged = spnego::encode_init(&spnego::encode_mech_types(&[Mechanism::Ntlm]), None);
-        let (forged_acceptor, answer) = go_on(acceptor(), &forged);
+        let (forged_acceptor, answer) = go_on(new_acceptor(), &forged);
         let (forged_acceptor, answer) = go_on(forged_acceptor, &victim.next(&answer).unwrap());
         assert_eq!(failure(forged_acceptor, &victim.next(&answer).unwrap()), AuthError::MechListMic);
         // Left away, where it may be.
@@ -468,7 +469,7 @@ mod tests {
     fn the_mic_of_ntlm_is_checked() {
         for at in [16usize, 60, 75] {
             let mut client = Initiator::new("anna", "Geheim-ß€😀", "").without_spnego();
-            let (acceptor, challenge) = go_on(acceptor(), &client.first());
+            let (acceptor, challenge) = go_on(new_acceptor(), &client.first());
             let mut token = client.next(&challenge).unwrap().to_vec();
             match at {
                 16 => token[16] = 23,    // the LM response shorter: nothing else depends on it
@@ -479,7 +480,7 @@ mod tests {
         }
         // Our challenge changed on the way to the client: its flags.
         let mut client = Initiator::new("anna", "Geheim-ß€😀", "").without_spnego();
-        let (acceptor, challenge) = go_on(acceptor(), &client.first());
+        let (acceptor, challenge) = go_on(new_acceptor(), &client.first());
         let mut challenge = challenge.to_vec();
         challenge[20] ^= 0x20;
         assert_eq!(failure(acceptor, &client.next(&challenge).unwrap()), AuthError::Mic);
@@ -497,7 +498,7 @@ mod tests {
                 encrypted_session_key: &[],
                 flags: crate::auth::ntlm::message::NegotiateFlags(0x0000_0201),
             };
-            let (acceptor, _) = go_on(acceptor(), &handshake::negotiate());
+            let (acceptor, _) = go_on(new_acceptor(), &handshake::negotiate());
             assert_eq!(failure(acceptor, &message.encode()), AuthError::NotNtlmV2);
         }
     }
@@ -505,13 +506,13 @@ mod tests {
     #[test]
     fn empty_and_misplaced_tokens() {
         // Once the hint, then no more.
-        let (acceptor, hint) = go_on(acceptor(), &[]);
+        let (acceptor, hint) = go_on(new_acceptor(), &[]);
         assert_eq!(hint, Acceptor::hint());
         assert!(matches!(failure(acceptor, &[]), AuthError::Malformed(_)));
-        let (acceptor, _) = go_on(super::tests::acceptor(), &[]);
+        let (acceptor, _) = go_on(new_acceptor(), &[]);
         go_on(acceptor, &Initiator::new("anna", "", "").first());
 
-        let new = super::tests::acceptor;
+        let new = new_acceptor;
         assert_eq!(failure(new(), &NegTokenResp::default().encode()), AuthError::Unexpected);
         let kerberos = spnego::encode_init(&spnego::encode_mech_types(&[Mechanism::Kerberos]), Some(b"x"));
         assert_eq!(failure(new(), &kerberos), AuthError::NoMechanism);
@@ -544,7 +545,7 @@ mod tests {
                 // An NTLM NEGOTIATE may end after its flags.
                 let whole = first.starts_with(b"NTLMSSP\0") && length >= 16;
                 assert_eq!(
-                    matches!(step(acceptor(), &first[..length], &NOBODY_ELSE), Step::Failed(_)),
+                    matches!(step(new_acceptor(), &first[..length], &NOBODY_ELSE), Step::Failed(_)),
                     !whole
                 );
             }
@@ -563,7 +564,7 @@ mod tests {
         let first = hex("
             604806062B0601050502A03E303CA00E300C060A2B06010401823702020AA22A04284E544C4D5353500001000000
             978208E200000000000000000000000000000000060380250000000F");
-        let (_, answer) = go_on(acceptor(), &first);
+        let (_, answer) = go_on(new_acceptor(), &first);
         let resp = parse(&answer);
         assert_eq!((resp.state, resp.mechanism), (Some(NegState::AcceptIncomplete), Some(Mechanism::Ntlm)));
         let challenge = resp.response_token.unwrap();
@@ -576,7 +577,7 @@ mod tests {
         fn any_tokens(
             tokens in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..4),
         ) {
-            let mut acceptor = acceptor();
+            let mut acceptor = new_acceptor();
             for token in tokens {
                 match step(acceptor, &token, &GUESTS_TOO) {
                     Step::Continue { acceptor: next, .. } => acceptor = next,
@@ -603,7 +604,7 @@ mod tests {
         #[test]
         fn changed_answers(at in 0usize..400, byte in any::<u8>()) {
             let mut client = Initiator::new("anna", "Geheim-ß€😀", "WORKGROUP");
-            let (_, answer) = go_on(acceptor(), &client.first());
+            let (_, answer) = go_on(new_acceptor(), &client.first());
             let mut answer = answer.to_vec();
             let at = at % answer.len();
             answer[at] = byte;

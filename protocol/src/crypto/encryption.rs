@@ -2,13 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aes::{Aes128, Aes256};
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
-use ccm::aead::array::Array;
-use ccm::aead::consts::{U11, U16};
-use ccm::{AeadInOut, Ccm, KeyInit};
 
-use super::sized;
+use super::block::Ccm;
+use super::{equal, sized};
 
 /// The ciphers of SMB2_ENCRYPTION_CAPABILITIES: 2.2.3.1.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,8 +71,7 @@ pub struct CipherKey {
 #[allow(clippy::large_enum_variant)]
 enum Prepared {
     Gcm(LessSafeKey),
-    Ccm128(Ccm<Aes128, U16, U11>),
-    Ccm256(Ccm<Aes256, U16, U11>),
+    Ccm(Ccm),
 }
 
 impl CipherKey {
@@ -90,8 +86,8 @@ impl CipherKey {
         let prepared = match cipher {
             Cipher::Aes128Gcm => gcm(&aead::AES_128_GCM, &sized::<16>(key)[..]),
             Cipher::Aes256Gcm => gcm(&aead::AES_256_GCM, &sized::<32>(key)[..]),
-            Cipher::Aes128Ccm => Prepared::Ccm128(Ccm::new(&Array(*sized::<16>(key)))),
-            Cipher::Aes256Ccm => Prepared::Ccm256(Ccm::new(&Array(*sized::<32>(key)))),
+            Cipher::Aes128Ccm => Prepared::Ccm(Ccm::new(&sized::<16>(key)[..])),
+            Cipher::Aes256Ccm => Prepared::Ccm(Ccm::new(&sized::<32>(key)[..])),
         };
         CipherKey { cipher, prepared }
     }
@@ -124,8 +120,7 @@ impl CipherKey {
                     .try_into()
                     .expect("a tag has 16 bytes")
             }
-            Prepared::Ccm128(key) => ccm_seal(key, nonce, aad, data),
-            Prepared::Ccm256(key) => ccm_seal(key, nonce, aad, data),
+            Prepared::Ccm(key) => key.seal(nonce.try_into().expect("the length is CCM's"), aad, data),
         }
     }
 
@@ -139,8 +134,15 @@ impl CipherKey {
                 let Ok(nonce) = Nonce::try_assume_unique_for_key(nonce) else { return false };
                 key.open_in_place_separate_tag(nonce, Aad::from(aad), tag, data).is_ok()
             }
-            Prepared::Ccm128(key) => ccm_open(key, nonce, aad, data, tag),
-            Prepared::Ccm256(key) => ccm_open(key, nonce, aad, data, tag),
+            Prepared::Ccm(key) => {
+                let expected = key.open(nonce.try_into().expect("the length is CCM's"), aad, data);
+                let valid = equal(&expected, tag);
+                if !valid {
+                    // What is not authentic must not be seen, not even by mistake.
+                    data.fill(0);
+                }
+                valid
+            }
         }
     }
 }
@@ -149,22 +151,6 @@ impl std::fmt::Debug for CipherKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CipherKey").field("cipher", &self.cipher).finish_non_exhaustive()
     }
-}
-
-fn ccm_seal<C>(key: &C, nonce: &[u8], aad: &[u8], data: &mut [u8]) -> [u8; 16]
-where
-    C: AeadInOut<NonceSize = U11, TagSize = U16>,
-{
-    let nonce = Array::try_from(nonce).expect("the length is CCM's");
-    key.encrypt_inout_detached(&nonce, aad, data.into()).expect("a frame is far below CCM's limit").into()
-}
-
-fn ccm_open<C>(key: &C, nonce: &[u8], aad: &[u8], data: &mut [u8], tag: &[u8; 16]) -> bool
-where
-    C: AeadInOut<NonceSize = U11, TagSize = U16>,
-{
-    let Ok(nonce) = Array::try_from(nonce) else { return false };
-    key.decrypt_inout_detached(&nonce, aad, data.into(), &Array(*tag)).is_ok()
 }
 
 /// Gives every message of a key its own nonce. One for a key: create it with the key and share it with the

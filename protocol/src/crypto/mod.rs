@@ -7,6 +7,9 @@
 //! | [`encryption`] | 3.1.4.3: encrypting a message; the nonces |
 //! | [`preauth`] | 3.1.4.4.1 and 3.3.5.4: the preauthentication integrity hash |
 //!
+//! Below them stand `block`, the modes of AES that aws-lc does not have fast or at all, and `gf128`, which
+//! joins GMACs.
+//!
 //! A key object holds what can be prepared once for a key (HMAC's padded state, AES' round keys, GHASH's
 //! tables), so that a message costs no set-up. Every key is overwritten when it is dropped: by the underlying
 //! library where it holds the key, by `zeroize` where we do. Nothing here compares secret bytes but
@@ -17,6 +20,7 @@ pub mod kdf;
 pub mod preauth;
 pub mod signing;
 
+mod block;
 mod gf128;
 
 pub use encryption::{Cipher, CipherKey, NonceCounter};

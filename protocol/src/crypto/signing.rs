@@ -1,10 +1,9 @@
 //! Signing: MS-SMB2 3.1.4.1 (an outgoing message) and 3.1.5.1 (verifying one).
 
-use aes::Aes128;
-use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::{cmac, hmac};
+use aws_lc_rs::hmac;
 
+use super::block::{Cbc, CbcMac, Subkeys};
 use super::gf128::HashKey;
 use super::{equal, sized};
 use crate::smb2::MessageId;
@@ -90,7 +89,7 @@ pub struct SigningKey {
 #[allow(clippy::large_enum_variant)]
 enum Prepared {
     Hmac(hmac::Key),
-    Cmac(cmac::Key),
+    Cmac { key: Cbc, subkeys: Subkeys },
     Gmac { key: LessSafeKey, hash: HashKey },
 }
 
@@ -110,13 +109,13 @@ impl SigningKey {
         let prepared = match algorithm {
             SigningAlgorithm::HmacSha256 => Prepared::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &key[..])),
             SigningAlgorithm::AesCmac => {
-                Prepared::Cmac(cmac::Key::new(cmac::AES_128, &key[..]).expect("the key has 16 bytes"))
+                let key = Cbc::new(&key[..]);
+                Prepared::Cmac { subkeys: Subkeys::new(&key), key }
             }
             SigningAlgorithm::AesGmac => {
                 let unbound = UnboundKey::new(&aead::AES_128_GCM, &key[..]).expect("the key has 16 bytes");
-                let mut h = aes::Block::default();
-                Aes128::new_from_slice(&key[..]).expect("the key has 16 bytes").encrypt_block(&mut h);
-                Prepared::Gmac { key: LessSafeKey::new(unbound), hash: HashKey::new(h.into()) }
+                let h = Cbc::new(&key[..]).encrypt_block([0; 16]);
+                Prepared::Gmac { key: LessSafeKey::new(unbound), hash: HashKey::new(h) }
             }
         };
         SigningKey { algorithm, prepared }
@@ -141,12 +140,10 @@ impl SigningKey {
                 segments.iter().for_each(|segment| context.update(segment));
                 first_16(context.sign().as_ref())
             }
-            Prepared::Cmac(key) => {
-                let mut context = cmac::Context::with_key(key);
-                for segment in segments {
-                    context.update(segment).expect("CMAC takes any length");
-                }
-                first_16(context.sign().expect("CMAC does not fail").as_ref())
+            Prepared::Cmac { key, subkeys } => {
+                let mut mac = CbcMac::new(key);
+                segments.iter().for_each(|segment| mac.update(segment));
+                mac.finish_cmac(subkeys)
             }
             Prepared::Gmac { key, hash } => {
                 let nonce = nonce.bytes();
