@@ -206,7 +206,7 @@ impl Connection {
     /// Ends it, for something that the peer did.
     pub fn misbehaved(&self, fault: Misbehaved) {
         if !self.ending.swap(true, Ordering::SeqCst) {
-            tracing::info!(connection = self.id, peer = %self.peer, "disconnecting: the peer {fault}");
+            tracing::info!(connection = self.id, "disconnecting {}: the peer {fault}", self.peer);
             self.metrics.misbehaved(fault);
             self.outbox.wake_task();
         }

@@ -32,8 +32,12 @@ pub struct Context {
     pub message: Bytes,
     /// Request.IsEncrypted: the session whose keys opened the frame. The whole answer is encrypted with them too.
     pub encrypted: Option<Arc<Session>>,
+    /// The command's number as it came: it may be one that nobody defined, and the answer repeats it.
+    pub(crate) command_number: u16,
     /// Whether the request goes on with what the one before it used (SMB2_FLAGS_RELATED_OPERATIONS).
     pub(crate) related: bool,
+    /// Whether it goes back to a first request that is itself related to nothing: it fails (3.3.5.2.7.2).
+    pub(crate) orphan: bool,
     /// Whether nothing follows in the chain: only then may the request go async.
     pub(crate) last: bool,
     /// Whether more than one request came in this frame.
@@ -51,6 +55,8 @@ pub(crate) struct Chain {
     pub async_id: Option<AsyncId>,
     /// Who signs the answer, if it is signed.
     pub signer: Option<Arc<Session>>,
+    /// The session that last proved itself by a signature in this chain.
+    pub proven: Option<Arc<Session>>,
     /// The ids for the header of the answer.
     pub answer_session: SessionId,
     pub answer_tree: TreeId,

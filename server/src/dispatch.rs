@@ -14,7 +14,7 @@ use shoal_protocol::NtStatus;
 use shoal_protocol::crypto::{GmacNonce, PreauthHash};
 use shoal_protocol::smb2::header::{Command, Header, HeaderFlags, Routing};
 use shoal_protocol::smb2::negotiate::Dialect;
-use shoal_protocol::smb2::{Request, Response, SessionId, TreeId};
+use shoal_protocol::smb2::{FileId, Request, Response, SessionId, TreeId};
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::Instrument;
 
@@ -43,6 +43,8 @@ const CREDIT: usize = 64 * 1024;
 /// One request of a chain, as it came.
 pub(crate) struct Incoming {
     pub header: Header,
+    /// The command's number, which may be none of [`Command`]'s; the header's command is ECHO then.
+    pub number: u16,
     pub message: Bytes,
 }
 
@@ -79,6 +81,7 @@ impl Context {
             open: RelatedOpen::None,
             async_id: None,
             signer: None,
+            proven: None,
             answer_session: SessionId(0),
             answer_tree: TreeId(0),
             replies: ReplyFrame::new(encrypted.clone()),
@@ -88,9 +91,11 @@ impl Context {
             server,
             connection,
             header: Header::request(Command::Echo),
+            command_number: Command::Echo as u16,
             message: Bytes::new(),
             encrypted,
             related: false,
+            orphan: false,
             last: true,
             compound: false,
             ticket,
@@ -106,12 +111,14 @@ pub(crate) async fn chain(mut cx: Context, requests: Vec<Incoming>) {
     // 3.3.5.2.7.2: "If the first operation has SMB2_FLAGS_RELATED_OPERATIONS set, the server SHOULD fail processing the
     // compound chain request."
     let first_is_related = requests.first().is_some_and(|request| request.header.is_related());
-    for (index, Incoming { header, message }) in requests.into_iter().enumerate() {
+    for (index, Incoming { header, number, message }) in requests.into_iter().enumerate() {
         left -= 1;
         cx.last = left == 0;
         cx.related = index > 0 && header.is_related();
         cx.header = header;
+        cx.command_number = number;
         cx.message = message;
+        cx.orphan = first_is_related && (index == 0 || cx.related);
         {
             let mut chain = cx.chain.lock();
             chain.async_id = None;
@@ -125,12 +132,10 @@ pub(crate) async fn chain(mut cx: Context, requests: Vec<Incoming>) {
             }
         }
         let command = cx.header.command;
-        cx.connection.metrics.count(command);
-        let reply = if first_is_related && (index == 0 || cx.related) {
-            Some(Reply::error(NtStatus::INVALID_PARAMETER))
-        } else {
-            one(&mut cx).await
-        };
+        if cx.command_number == command as u16 {
+            cx.connection.metrics.count(command);
+        }
+        let reply = one(&mut cx).await;
         if cx.connection.is_ending() {
             return;
         }
@@ -214,7 +219,7 @@ async fn handler(cx: &Context, request: Request) -> Result<Reply, NtStatus> {
             Err(panic) => {
                 let what = panic.downcast_ref::<&str>().copied();
                 let what = what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("");
-                tracing::error!(connection = cx.connection.id, ?command, "a handler panicked: {what}");
+                tracing::error!(?command, "a handler panicked: {what}");
                 cx.connection.metrics.panicked();
                 return Poll::Ready(Err(NtStatus::INTERNAL_ERROR));
             }
@@ -231,20 +236,13 @@ async fn handler(cx: &Context, request: Request) -> Result<Reply, NtStatus> {
     .await
 }
 
-/// Finds the session and tree connect, verifies the signature, checks the credits and parses. The order is that of 3.3.5.2.4, .5,
-/// .9 and .11.
+/// Finds the session and tree connect, verifies the signature, checks the credits and parses. The order is that of 3.3.5.2.4,
+/// .5, .9 and .11.
 fn prove(cx: &mut Context) -> Result<Request, NtStatus> {
     let command = cx.header.command;
     let needs = command::needs(command);
     let mut chain = cx.chain.lock();
-    if cx.related {
-        // 3.3.5.2.7.2: "if the previous operation failed to create SessionId or TreeId, or the previous operation does
-        // not contain a SessionId or TreeId, the server MUST fail the current operation ... with
-        // STATUS_INVALID_PARAMETER".
-        if needs >= Needs::Session && chain.session.is_none() || needs == Needs::Tree && chain.tree.is_none()
-        {
-            return Err(NtStatus::INVALID_PARAMETER);
-        }
+    if cx.related && !cx.orphan {
         chain.answer_session = chain.session.as_ref().map_or(cx.header.session_id, |session| session.id);
         chain.answer_tree = chain.tree.as_ref().map_or(cx.header.tree_id(), |tree| tree.id);
     } else if command != Command::Negotiate {
@@ -257,12 +255,32 @@ fn prove(cx: &mut Context) -> Result<Request, NtStatus> {
         chain.session = None;
         return Err(NtStatus::ACCESS_DENIED);
     }
-    let session = chain.session.clone();
-    verify(&cx.connection, &cx.header, &cx.message, cx.encrypted.is_some(), session.as_deref())?;
-    // An encrypted answer needs no signature, and `reply` gives it none.
-    chain.signer = session.clone().filter(|session| cx.header.is_signed() || session.signing_required);
+    // 3.3.5.2.7.2: "if the previous operation failed to create SessionId or TreeId, or the previous operation does not
+    // contain a SessionId or TreeId, the server MUST fail the current operation ... with STATUS_INVALID_PARAMETER".
+    let fails = cx.orphan
+        || cx.related && (needs >= Needs::Session && chain.session.is_none())
+        || cx.related && (needs == Needs::Tree && chain.tree.is_none())
+        || cx.command_number != command as u16;
+    // What inherits no session may still be signed by that of the request before, and has its refusal signed then.
+    let session = match &chain.session {
+        None if fails => chain.proven.clone(),
+        session => session.clone(),
+    };
+    let verified =
+        verify(&cx.connection, &cx.header, &cx.message, cx.encrypted.is_some(), session.as_deref());
+    if verified.is_ok() {
+        // An encrypted answer needs no signature, and `reply` gives it none.
+        chain.signer = session.filter(|session| cx.header.is_signed() || session.signing_required);
+        if cx.header.is_signed() {
+            chain.proven = chain.signer.clone();
+        }
+    }
+    if fails {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    verified?;
     if needs >= Needs::Session {
-        let session = session.as_ref().ok_or(NtStatus::USER_SESSION_DELETED)?;
+        let session = chain.session.clone().ok_or(NtStatus::USER_SESSION_DELETED)?;
         // A request before in this chain, or on another core, may have ended it.
         if session.is_closed() {
             return Err(NtStatus::USER_SESSION_DELETED);
@@ -289,13 +307,44 @@ fn prove(cx: &mut Context) -> Result<Request, NtStatus> {
             }
         }
     }
-    drop(chain);
     let request = Request::parse(command, &cx.message).map_err(|malformed| {
-        tracing::debug!(connection = cx.connection.id, ?command, "malformed request: {malformed}");
+        tracing::debug!(?command, "malformed request: {malformed}");
         NtStatus::INVALID_PARAMETER
     })?;
+    // Whatever becomes of this request, the next one in the chain refers to the file that it names: 3.3.5.2.7.2.
+    if !cx.related
+        && let Some(id) = file_id(&request)
+    {
+        chain.open = RelatedOpen::Id(id);
+    }
+    drop(chain);
     check_sizes(cx, &request)?;
     Ok(request)
+}
+
+/// The FileId that a request contains.
+fn file_id(request: &Request) -> Option<FileId> {
+    Some(match request {
+        Request::Close(request) => request.file_id,
+        Request::Flush(request) => request.file_id,
+        Request::Read(request) => request.file_id,
+        Request::Write(request) => request.file_id,
+        Request::Lock(request) => request.file_id,
+        Request::Ioctl(request) => request.file_id,
+        Request::QueryDirectory(request) => request.file_id,
+        Request::ChangeNotify(request) => request.file_id,
+        Request::QueryInfo(request) => request.file_id,
+        Request::SetInfo(request) => request.file_id,
+        Request::Negotiate(_)
+        | Request::SessionSetup(_)
+        | Request::Logoff(_)
+        | Request::TreeConnect(_)
+        | Request::TreeDisconnect(_)
+        | Request::Create(_)
+        | Request::Cancel(_)
+        | Request::Echo(_)
+        | Request::OplockBreak(_) => return None,
+    })
 }
 
 /// The signature of a request: 3.3.5.2.4.
@@ -314,8 +363,8 @@ fn verify(
         return if required { Err(NtStatus::ACCESS_DENIED) } else { Ok(()) };
     }
     let Some(session) = session else {
-        // SESSION_SETUP finds its own way: of a session that is being set up there are no keys, and one that is to be bound is
-        // another connection's.
+        // SESSION_SETUP finds its own way: of a session that is being set up there are no keys, and one that is to be
+        // bound is another connection's.
         let no_matter = header.command == Command::SessionSetup;
         return if no_matter { Ok(()) } else { Err(NtStatus::USER_SESSION_DELETED) };
     };
@@ -426,7 +475,7 @@ fn answer(cx: &Context, reply: &Reply) {
     let mut chain = cx.chain.lock();
     let header = answer_header(cx, &chain, reply.status, false);
     let signer = chain.signer.clone();
-    chain.replies.push(header, &reply.body, signer);
+    chain.replies.push(header, cx.command_number, &reply.body, signer);
     if let Some(id) = chain.async_id {
         cx.connection.pending.answered(id);
     }

@@ -37,7 +37,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use shoal_protocol::crypto;
-use shoal_protocol::smb2::{FileId, SessionId};
+use shoal_protocol::smb2::SessionId;
 use shoal_vfs::{Options, Plan, Vfs};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
@@ -246,11 +246,6 @@ impl Server {
                 return id;
             }
         }
-    }
-
-    /// A FileId that nobody can guess, and that no open has.
-    pub fn new_file_id(&self) -> FileId {
-        FileId { persistent: random_id(), volatile: random_id() }
     }
 
     /// How many opens there are.

@@ -227,7 +227,7 @@ impl Context {
         // MS-SMB2 3.3.4.2: "The server SHOULD NOT sign an interim response"; an encrypted request's is encrypted.
         let mut interim = ReplyFrame::new(self.encrypted.clone());
         let header = dispatch::answer_header(self, &chain, NtStatus::PENDING, true);
-        interim.push(header, &Response::Error(ErrorResponse::empty()), None);
+        interim.push(header, self.command_number, &Response::Error(ErrorResponse::empty()), None);
         // What a waiting request holds is bounded by its own limits: it does not count as in flight.
         if let Some(charge) = &mut chain.charge {
             charge.set(0);

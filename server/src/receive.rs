@@ -73,9 +73,12 @@ fn chain(
     drop(payload);
     let mut requests = Vec::with_capacity(messages.len());
     for message in messages {
-        let header = Header::parse(&message).map_err(Misbehaved::Header)?;
+        let (mut header, number) = Header::parse_unknown(&message).map_err(Misbehaved::Header)?;
+        let command = Command::try_from(number).ok();
+        // A command that does not exist is treated as one that has nothing special until `dispatch` refuses it.
+        header.command = command.unwrap_or(Command::Echo);
         admit(connection, &header)?;
-        requests.push(Incoming { header, message });
+        requests.push(Incoming { header, number, message });
     }
     if let Some(session) = &encrypted {
         let first = requests.first().map(|request| request.header.session_id);
@@ -84,7 +87,7 @@ fn chain(
         }
     }
     // A CANCEL alone: nothing to run, nothing to answer.
-    if let [Incoming { header, message }] = &requests[..]
+    if let [Incoming { header, message, .. }] = &requests[..]
         && header.command == Command::Cancel
     {
         if dispatch::may_cancel(connection, header, message, encrypted.as_deref()) {

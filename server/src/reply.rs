@@ -103,8 +103,8 @@ impl ReplyFrame {
         self.buffer.len() + self.tail.len()
     }
 
-    /// Adds a reply. `signer` signs it, unless the frame is encrypted.
-    pub fn push(&mut self, mut header: Header, body: &Response, signer: Option<Arc<Session>>) {
+    /// Adds a reply to the command of this number. `signer` signs it, unless the frame is encrypted.
+    pub fn push(&mut self, mut header: Header, number: u16, body: &Response, signer: Option<Arc<Session>>) {
         if self.messages == 0 {
             self.buffer.reserve(256);
             self.buffer.put_bytes(0, self.payload_at());
@@ -123,7 +123,7 @@ impl ReplyFrame {
             }
             _ => None,
         };
-        header.encode(&mut self.buffer);
+        header.encode_unknown(number, &mut self.buffer);
         match body {
             Response::Read(read) if self.encryption.is_none() && read.data.len() >= SEGMENT_MIN => {
                 read.encode_fixed(&mut self.buffer);

@@ -110,7 +110,7 @@ pub(crate) fn multi_protocol(
     header.credit_charge = 0;
     header.credits = connection.window.lock().grant(1);
     let mut frame = ReplyFrame::new(None);
-    frame.push(header, &Response::Negotiate(response), None);
+    frame.push(header, Command::Negotiate as u16, &Response::Negotiate(response), None);
     if let Some(frame) = frame.take() {
         connection.outbox.push(frame);
     }

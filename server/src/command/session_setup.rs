@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::negotiate::now;
 use crate::config::{Settings, Signing};
-use crate::connection::{Connection, Negotiated};
+use crate::connection::Negotiated;
 use crate::context::Context;
 use crate::reply::Reply;
 use crate::state::session::{Ciphers, Handshake, Keys, Session, SessionParts, User};
-use crate::{random_id, teardown};
+use crate::teardown;
 
 /// Authentications that a connection may have under way. Clients do one at a time; some do two.
 const HANDSHAKES_MAX: usize = 16;
@@ -34,8 +34,7 @@ pub async fn handle(cx: &Context, request: SessionSetupRequest) -> Result<Reply,
         return refuse_binding(cx, negotiated);
     }
     let existing = connection.session(cx.header.session_id);
-    let (id, mut handshake) =
-        take_handshake(connection, &settings, cx.header.session_id, existing.is_some())?;
+    let (id, mut handshake) = take_handshake(cx, &settings, existing.is_some())?;
     cx.set_answer_session(id);
     if negotiated.dialect == Dialect::Smb311 {
         handshake.preauth.update(&cx.message);
@@ -52,7 +51,7 @@ pub async fn handle(cx: &Context, request: SessionSetupRequest) -> Result<Reply,
         }
         Step::Failed(error) => {
             // A session that exists goes on: whoever fails to authenticate again has proven nothing, and may be anybody.
-            tracing::info!(connection = connection.id, peer = %connection.peer, session = %id, "login failed: {error}");
+            tracing::info!(session = %id, "login failed: {error}");
             return Err(error.status());
         }
         Step::Done(accepted) => accepted,
@@ -84,7 +83,6 @@ pub async fn handle(cx: &Context, request: SessionSetupRequest) -> Result<Reply,
         }
     };
     tracing::info!(
-        connection = connection.id,
         session = %id,
         user = session.user().name(),
         dialect = %negotiated.dialect,
@@ -108,13 +106,13 @@ pub async fn handle(cx: &Context, request: SessionSetupRequest) -> Result<Reply,
     Ok(SessionSetupResponse { session_flags: flags, buffer: accepted.token }.into())
 }
 
-/// The state of the authentication that `id` names: one under way, or a new one (for a new session, or an existing one).
+/// The state of the authentication that the header names: one under way, or a new one (for a new session, or an existing one).
 fn take_handshake(
-    connection: &Connection,
+    cx: &Context,
     settings: &Settings,
-    id: SessionId,
     existing: bool,
 ) -> Result<(SessionId, Box<Handshake>), NtStatus> {
+    let (connection, id) = (&cx.connection, cx.header.session_id);
     let (sessions, _) = connection.session_counts();
     let mut handshakes = connection.handshakes.lock();
     if let Some(handshake) = handshakes.remove(&id) {
@@ -136,7 +134,7 @@ fn take_handshake(
     if !existing && sessions + handshakes.len() >= limit {
         return Err(NtStatus::INSUFFICIENT_RESOURCES);
     }
-    let id = if existing { id } else { SessionId(random_id()) };
+    let id = if existing { id } else { cx.server.new_session_id() };
     let acceptor = Acceptor::new(target(settings));
     let preauth = connection.preauth.lock().clone();
     Ok((id, Box::new(Handshake { acceptor, preauth, since: now })))

@@ -156,6 +156,45 @@ async fn attack_6_the_chain_ends_what_it_stands_on() {
     assert!(host.server.sessions.is_empty());
 }
 
+/// A client that requires signatures must be able to believe the refusals: the harness verifies each that is signed.
+#[tokio::test(start_paused = true)]
+async fn refusals_in_a_chain_are_signed() {
+    let host = Host::new().await;
+    let mut client = host.connected().await;
+    // The first is related to nothing; a third that is not related stands on its own.
+    client
+        .send_chain(vec![
+            (RELATED, Request::from(create_request("x", 3))),
+            (RELATED, close(FileId::RELATED)),
+            (NONE, close(FileId::RELATED)),
+        ])
+        .await;
+    for status in [NtStatus::INVALID_PARAMETER, NtStatus::INVALID_PARAMETER, NtStatus::FILE_CLOSED] {
+        let (header, _) = client.receive().await;
+        assert_eq!((header.status, header.is_signed()), (status, true));
+    }
+    // The second has another session, that does not exist; the third inherits that nothing.
+    let session = client.session;
+    let mut chain = Vec::new();
+    for (index, flags) in [NONE, NONE, RELATED].into_iter().enumerate() {
+        client.session = SessionId(session.0 + index as u64);
+        let mut header = client.header(Command::Close);
+        header.flags |= flags | HeaderFlags::SIGNED;
+        let mut message = client.encode(header, &close(FileId::RELATED));
+        if index < 2 {
+            compound::link(&mut message, 0);
+            client.sign_message(&mut message);
+        }
+        chain.extend_from_slice(&message);
+    }
+    client.session = session;
+    client.send_frame(&chain).await;
+    for status in [NtStatus::FILE_CLOSED, NtStatus::USER_SESSION_DELETED, NtStatus::INVALID_PARAMETER] {
+        let (header, _) = client.receive().await;
+        assert_eq!((header.status, header.is_signed()), (status, true));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn long_chains_have_a_bound() {
     let host = Host::new().await;

@@ -154,16 +154,14 @@ async fn what_ends_a_connection() {
     let mut client = host.connect();
     client.send(EchoRequest {}).await;
     client.expect_disconnect().await;
-    // Not SMB at all, a NetBIOS session request, a compressed message, a response, an unknown command, too short.
+    // Not SMB at all, a NetBIOS session request, a compressed message, a response, too short.
     let mut header = BytesMut::new();
     Header::request(Command::Echo).encode(&mut header);
     let mut response = header.clone();
     response[Header::FLAGS_AT] |= 1;
-    let mut unknown = header.clone();
-    unknown[12] = 0x13;
     let mut compressed = BytesMut::zeroed(64);
     compressed[..4].copy_from_slice(b"\xFCSMB");
-    for payload in [&b"GET / HTTP/1.1\r\n\r\n"[..], &compressed, &response, &unknown, &header[..40], b""] {
+    for payload in [&b"GET / HTTP/1.1\r\n\r\n"[..], &compressed, &response, &header[..40], b""] {
         let mut client = host.negotiated().await;
         client.send_frame(payload).await;
         client.expect_disconnect().await;
@@ -180,6 +178,16 @@ async fn what_ends_a_connection() {
         client.send_frame(&payload).await;
         client.expect_disconnect().await;
     }
+    // A command that does not exist is a small matter.
+    let mut client = host.negotiated().await;
+    let mut unknown = header.clone();
+    (unknown[12], unknown[24]) = (0x13, 1);
+    client.send_frame(&unknown).await;
+    let payload = client.receive_frame().await.unwrap();
+    let (header, number) = Header::parse_unknown(&payload).unwrap();
+    assert_eq!((header.status, number), (NtStatus::INVALID_PARAMETER, 0x13));
+    client.next_message += 1;
+    client.echo().await;
     let counts = host.server.counts();
     assert_eq!(counts.misbehaved["negotiated-twice"], 1);
     assert_eq!(counts.misbehaved["not-negotiated"], 1);
