@@ -148,7 +148,7 @@ impl SigningKey {
             Prepared::Gmac { key, hash } => {
                 let nonce = nonce.bytes();
                 match *segments {
-                    [whole] => gmac(key, nonce, whole),
+                    [whole] | [whole, []] => gmac(key, nonce, whole),
                     [head, tail] if tail.len() >= JOIN_FROM && head.len().is_multiple_of(16) => {
                         let mut signature = gmac(key, nonce, tail);
                         let prefix = hash.prefix(head, tail.len());
