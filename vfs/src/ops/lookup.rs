@@ -317,7 +317,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 match state.links.iter().filter_map(std::sync::Weak::upgrade).find(|link| !link.has(GONE)) {
                     Some(link) => link,
                     None => {
-                        let link = node.link_to(directory.place.lock().clone());
+                        // A statement of its own: the new link takes the same lock.
+                        let known = directory.place.lock().clone();
+                        let link = node.link_to(known);
                         state.add(&link);
                         link
                     }
