@@ -402,7 +402,7 @@ fn hexadecimal(id: SessionId) -> String {
 /// The counts that are not zero, by names in the manner of `requests.create` and `statuses.create.STATUS_ACCESS_DENIED`.
 fn counters(counts: &Counts) -> BTreeMap<String, u64> {
     let name = |command: usize| match Command::ALL.get(command) {
-        Some(command) => format!("{command:?}").to_lowercase(),
+        Some(command) => snake_case(&format!("{command:?}")),
         None => command.to_string(),
     };
     let mut named = BTreeMap::new();
@@ -421,6 +421,18 @@ fn counters(counts: &Counts) -> BTreeMap<String, u64> {
     }
     named.retain(|_, count| *count != 0);
     named
+}
+
+/// `SessionSetup` as `session_setup`.
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.extend(letter.to_lowercase());
+    }
+    text
 }
 
 fn session_id(text: &str) -> Option<u64> {

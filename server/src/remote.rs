@@ -121,10 +121,10 @@ fn table(status: &Status) -> String {
         );
     }
     if !status.counters.is_empty() {
-        let _ = writeln!(text, "\n{:<40} {:>16}", "COUNTER", "VALUE");
+        let _ = writeln!(text, "\n{:>12} COUNTER", "COUNT");
     }
     for (name, value) in &status.counters {
-        let _ = writeln!(text, "{name:<40} {value:>16}");
+        let _ = writeln!(text, "{value:>12} {name}");
     }
     text
 }

@@ -41,7 +41,8 @@ pub fn serve(configuration: Configuration) -> Result<(), Failure> {
 pub fn demo(log_format: LogFormat) -> Result<(), Failure> {
     log::start(log_format)?;
     let password = password();
-    let settings = Settings::demo(&password);
+    let admin = admin::default_socket().map(|path| AdminSettings { path, given: false });
+    let settings = Settings { admin, ..Settings::demo(&password) };
     let address = settings.listen[0];
     let command = format!("smbclient //{}/demo -p {} -U demo%{password}\n", address.ip(), address.port());
     let kept = settings.clone();
