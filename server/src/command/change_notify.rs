@@ -13,28 +13,21 @@ use crate::reply::Reply;
 use crate::state::notify::Answer;
 use crate::state::open::{DiskObject, Open};
 
-/// SMB2_WATCH_TREE.
-const WATCH_TREE: u16 = 0x0001;
-
 /// Answers a CHANGE_NOTIFY, once something has happened.
 pub async fn handle(cx: &Context, request: ChangeNotifyRequest) -> Result<Reply, NtStatus> {
     let open = cx.open(request.file_id)?;
-    let limits = &cx.connection.settings.limits;
-    if request.output_buffer_length > limits.max_transact_size {
-        return Err(NtStatus::INVALID_PARAMETER);
-    }
+    // Bits that mean nothing are never seen to happen.
     let filter = NotifyFilter(request.completion_filter);
-    if !NotifyFilter::ALL.contains(filter) {
-        return Err(NtStatus::INVALID_PARAMETER);
-    }
     let disk = open.disk()?;
     if !disk.is_directory() {
         return Err(NtStatus::INVALID_PARAMETER);
     }
     access::require(open.granted_access, AccessMask::LIST_DIRECTORY)?;
 
-    begin(cx, &open, disk, filter, request.flags & WATCH_TREE != 0)?;
     let room = request.output_buffer_length as usize;
+    // The first request's room bounds what is kept between requests, as on Windows.
+    let limit = room.min(cx.connection.settings.limits.notify_buffer);
+    begin(cx, &open, disk, filter, request.flags & ChangeNotifyRequest::WATCH_TREE != 0, limit)?;
     loop {
         let answer = match disk.node().opens().watches() {
             Some(watches) => watches.poll(open.id.volatile, room),
@@ -66,6 +59,7 @@ fn begin(
     disk: &DiskObject,
     filter: NotifyFilter,
     tree: bool,
+    limit: usize,
 ) -> Result<(), NtStatus> {
     let mut opens = disk.node().opens();
     if open.is_closed() {
@@ -76,7 +70,7 @@ fn begin(
     }
     let watches = opens.watches_or_new();
     if !watches.contains(open.id.volatile) {
-        watches.begin(open.id.volatile, filter, tree, cx.connection.settings.limits.notify_buffer);
+        watches.begin(open.id.volatile, filter, tree, limit);
         cx.server.watching.begin(tree);
     }
     Ok(())

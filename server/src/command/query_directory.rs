@@ -29,9 +29,6 @@ pub async fn handle(cx: &Context, request: QueryDirectoryRequest) -> Result<Repl
     let Some(enumeration) = &disk.enumeration else { return Err(NtStatus::INVALID_PARAMETER) };
     access::require(open.granted_access, AccessMask::LIST_DIRECTORY)?;
     let room = request.output_buffer_length;
-    if room > cx.connection.settings.limits.max_transact_size {
-        return Err(NtStatus::INVALID_PARAMETER);
-    }
     let class =
         DirectoryClass::try_from(request.file_information_class).map_err(|_| NtStatus::INVALID_INFO_CLASS)?;
     if (room as usize) < class.fixed_len() {

@@ -14,10 +14,6 @@ use crate::state::open::{DiskObject, Object, Open};
 /// Answers a READ.
 pub async fn handle(cx: &Context, request: ReadRequest) -> Result<Reply, NtStatus> {
     let open = cx.open(request.file_id)?;
-    // 3.3.5.12: "If Length is greater than Connection.MaxReadSize, the server SHOULD fail the request with INVALID_PARAMETER".
-    if request.length > cx.connection.settings.limits.max_read_size {
-        return Err(NtStatus::INVALID_PARAMETER);
-    }
     match &open.object {
         Object::Disk(disk) => read_file(&open, disk, &request).await,
         Object::Pipe(pipe) => {

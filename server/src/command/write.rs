@@ -24,10 +24,6 @@ const AT_END: u64 = u64::MAX;
 /// Answers a WRITE.
 pub async fn handle(cx: &Context, request: WriteRequest) -> Result<Reply, NtStatus> {
     let open = cx.open(request.file_id)?;
-    // 3.3.5.13: "If Length is greater than Connection.MaxWriteSize ... INVALID_PARAMETER".
-    if request.data.len() > cx.connection.settings.limits.max_write_size as usize {
-        return Err(NtStatus::INVALID_PARAMETER);
-    }
     let count = match &open.object {
         Object::Disk(disk) => write_file(cx, &open, disk, request).await?,
         Object::Pipe(pipe) => pipe.write(&cx.server, &request.data)?,

@@ -55,12 +55,13 @@ impl Asked {
         {
             return Err(NtStatus::INVALID_PARAMETER);
         }
+        let desired = Desired::new(request.desired_access)?;
         let all = ShareAccess::READ | ShareAccess::WRITE | ShareAccess::DELETE;
         if !all.contains(request.share_access) || !ATTRIBUTES_VALID.contains(request.file_attributes) {
             return Err(NtStatus::INVALID_PARAMETER);
         }
         Ok(Asked {
-            desired: Desired::new(request.desired_access)?,
+            desired,
             share: request.share_access,
             disposition,
             options,

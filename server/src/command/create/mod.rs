@@ -300,6 +300,9 @@ impl Create<'_> {
             _ => AccessMask::ADD_FILE,
         };
         crate::access::require(self.tree.maximal_access, needed)?;
+        if dir.is_delete_pending() {
+            return Err(NtStatus::DELETE_PENDING);
+        }
         let attributes = self.asked.new_attributes(kind == Kind::Directory)?;
         let granted = self.asked.desired.granted(self.tree.maximal_access, FileAttributes::EMPTY)?;
         self.check_delete_on_close(granted, attributes, false)?;

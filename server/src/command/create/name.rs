@@ -3,13 +3,14 @@
 //! The one place where a client's name becomes a path below the share's root and a stream of what is there.
 
 use shoal_protocol::NtStatus;
-use shoal_vfs::{Name, NameError, Path};
+use shoal_vfs::{Name, Path};
 
 use crate::state::file::StreamName;
 
 const BACKSLASH: u16 = b'\\' as u16;
 const SLASH: u16 = b'/' as u16;
 const COLON: u16 = b':' as u16;
+const PARENT: [u16; 2] = [b'.' as u16; 2];
 
 /// Most UTF-16 units of a path that a client may send: what Windows can make of a path (MS-FSCC 2.1.5).
 const PATH_UNITS_MAX: usize = 32_760;
@@ -30,7 +31,7 @@ pub struct ParsedName {
 /// Reads the name of a CREATE, or the new name of a rename or link.
 ///
 /// A separator at the beginning is INVALID_PARAMETER (3.3.5.9: "If the file name in the Buffer field ... begins with a backslash"),
-/// a name that no Windows file can have OBJECT_NAME_INVALID, and a step upwards OBJECT_PATH_SYNTAX_BAD.
+/// a name that no Windows file can have OBJECT_NAME_INVALID, and a step above the root OBJECT_PATH_SYNTAX_BAD.
 pub fn parse(units: &[u16]) -> Result<ParsedName, NtStatus> {
     if units.first().is_some_and(|&unit| is_separator(unit)) {
         return Err(NtStatus::INVALID_PARAMETER);
@@ -52,20 +53,21 @@ pub fn parse(units: &[u16]) -> Result<ParsedName, NtStatus> {
         return Ok(root);
     }
     let (units, stream, names_data) = split_stream(units)?;
-    let names = units.split(|&unit| is_separator(unit)).map(component).collect::<Result<Vec<Name>, _>>()?;
+    let mut names = Vec::new();
+    for units in units.split(|&unit| is_separator(unit)) {
+        // A step upwards takes the last component back: that is done here, with the names alone, and never above the root.
+        if units == PARENT {
+            names.pop().ok_or(NtStatus::OBJECT_PATH_SYNTAX_BAD)?;
+        } else {
+            names.push(Name::from_utf16(units).map_err(|_| NtStatus::OBJECT_NAME_INVALID)?);
+        }
+    }
     Ok(ParsedName { path: Path::from(names), stream, names_data, names_directory })
 }
 
 /// The wire has `\` (3.3.5.9). `/` is taken too, as Samba does and smbtorture expects: no name can hold it.
 fn is_separator(unit: u16) -> bool {
     unit == BACKSLASH || unit == SLASH
-}
-
-fn component(units: &[u16]) -> Result<Name, NtStatus> {
-    Name::from_utf16(units).map_err(|error| match error {
-        NameError::Dot if units.len() == 2 => NtStatus::OBJECT_PATH_SYNTAX_BAD,
-        _ => NtStatus::OBJECT_NAME_INVALID,
-    })
 }
 
 /// Splits `name:stream:type` off the last component (MS-FSCC 2.1.5.3). This server has the unnamed stream only.
@@ -105,6 +107,9 @@ mod tests {
             ("a\\b::$data", "a\\b", true, false),
             ("a.", "a.", false, false),
             ("...", "...", false, false),
+            ("a\\..\\b", "b", false, false),
+            ("a\\b\\..", "a", false, false),
+            ("a\\..", "", false, false),
         ] {
             let name = parsed(text).unwrap_or_else(|status| panic!("{text:?}: {status}"));
             assert_eq!((name.names_data, name.names_directory), (data, directory), "{text:?}");

@@ -31,11 +31,6 @@ pub async fn handle(cx: &Context, request: IoctlRequest) -> Result<Reply, NtStat
     if request.flags & IoctlRequest::IS_FSCTL == 0 {
         return Err(NtStatus::NOT_SUPPORTED);
     }
-    let limit = cx.connection.settings.limits.max_transact_size;
-    let room = request.max_input_response.max(request.max_output_response);
-    if room > limit || request.input.len() > limit as usize {
-        return Err(NtStatus::INVALID_PARAMETER);
-    }
     match Fsctl(request.ctl_code) {
         // These are about the connection or the server, not about an open (3.3.5.15: FileId is all ones).
         Fsctl::VALIDATE_NEGOTIATE_INFO => validate_negotiate::handle(cx, &request).await,

@@ -97,8 +97,18 @@ pub async fn query_allocated_ranges(cx: &Context, request: &IoctlRequest) -> Res
     if end.is_none_or(|end| i64::try_from(end).is_err()) {
         return Err(NtStatus::INVALID_PARAMETER);
     }
-    let ranges =
-        disk.file.allocated_ranges(asked.file_offset, asked.length).await.map_err(convert::status)?;
+    let metadata = disk.file.metadata().await.map_err(convert::status)?;
+    let ranges = if convert::stored_attributes(&metadata).contains(FileAttributes::SPARSE_FILE) {
+        disk.file.allocated_ranges(asked.file_offset, asked.length).await.map_err(convert::status)?
+    } else {
+        // A file that is not sparse has no holes, whatever the storage does.
+        let end = (asked.file_offset + asked.length).min(metadata.size);
+        end.checked_sub(asked.file_offset)
+            .filter(|length| *length != 0)
+            .map(|length| (asked.file_offset, length))
+            .into_iter()
+            .collect()
+    };
     let fit = request.max_output_response as usize / AllocatedRange::LEN;
     if fit == 0 && !ranges.is_empty() {
         return Err(NtStatus::BUFFER_TOO_SMALL);

@@ -14,10 +14,6 @@ use crate::reply::Reply;
 /// Answers a QUERY_INFO.
 pub async fn handle(cx: &Context, request: QueryInfoRequest) -> Result<Reply, NtStatus> {
     let open = cx.open(request.file_id)?;
-    let limit = cx.connection.settings.limits.max_transact_size;
-    if request.output_buffer_length > limit || request.input.len() > limit as usize {
-        return Err(NtStatus::INVALID_PARAMETER);
-    }
     match request.info_type {
         info_type::FILE => file::query(cx, &open, &request).await,
         info_type::FILESYSTEM => filesystem::query(cx, &open, &request).await,

@@ -19,9 +19,6 @@ use crate::state::open::{Object, Open};
 /// Answers a SET_INFO.
 pub async fn handle(cx: &Context, request: SetInfoRequest) -> Result<Reply, NtStatus> {
     let open = cx.open(request.file_id)?;
-    if request.buffer.len() > cx.connection.settings.limits.max_transact_size as usize {
-        return Err(NtStatus::INVALID_PARAMETER);
-    }
     match request.info_type {
         info_type::FILE => set_file(cx, &open, &request).await?,
         info_type::FILESYSTEM => set_filesystem(&request)?,

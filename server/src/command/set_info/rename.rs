@@ -133,7 +133,7 @@ async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<
     let root = open.tree.share.root().ok_or(NtStatus::INVALID_DEVICE_REQUEST)?;
     let (to_dir, to) = target.resolve(cx, root).await?;
     let Some((from_dir, from)) = disk.link.place() else { return Err(NtStatus::ACCESS_DENIED) };
-    require_parents(&[&from_dir, &to_dir])?;
+    require_parent(&from_dir)?;
     target.check_read_only(cx, &disk.link, &to_dir, &to).await?;
 
     let server = cx.server.clone();
@@ -157,12 +157,10 @@ fn rename_status(error: shoal_vfs::FsError) -> NtStatus {
     }
 }
 
-/// A directory that somebody may delete is not changed from below (SHARING_VIOLATION, as Windows and Samba have it).
-fn require_parents(directories: &[&Arc<Node<NodeState>>]) -> Result<(), NtStatus> {
-    for dir in directories {
-        if dir.opens().stream(Default::default()).modes().has_deleters() {
-            return Err(NtStatus::SHARING_VIOLATION);
-        }
+/// A directory that somebody may delete gives no names away (SHARING_VIOLATION, as Windows and Samba have it).
+fn require_parent(dir: &Node<NodeState>) -> Result<(), NtStatus> {
+    if dir.opens().stream(Default::default()).modes().has_deleters() {
+        return Err(NtStatus::SHARING_VIOLATION);
     }
     Ok(())
 }
@@ -207,6 +205,11 @@ fn announce_moved(
     } else {
         server.watching.announce(from_dir, &[(NotifyAction::Removed, from)], filter);
         server.watching.announce(to_dir, &[(NotifyAction::Added, to)], filter);
+    }
+    if !disk.is_directory() {
+        // Windows says this of renamed files beside the names, and smbtorture waits for it.
+        let filter = NotifyFilter::ATTRIBUTES | NotifyFilter::CREATION;
+        server.watching.announce(to_dir, &[(NotifyAction::Modified, to)], filter);
     }
 }
 
