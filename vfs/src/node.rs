@@ -48,6 +48,8 @@ pub(crate) struct Directory<F> {
     pub(crate) mounts: AtomicU32,
     /// A rename of it is under way.
     pub(crate) moving: AtomicBool,
+    /// Its deletion is pending: the mark of its link, readable without the node's mutex.
+    pub(crate) delete_pending: AtomicBool,
     /// The names in it that are being changed.
     changing: Mutex<Vec<Arc<Slot<F>>>>,
 }
@@ -131,6 +133,12 @@ impl<F> Node<F> {
             dir = node.parent();
         }
         false
+    }
+
+    /// Whether this directory goes with its last open. A glance, for who is about to make something in it: who wants to be sure asks
+    /// its link under [`Node::opens`].
+    pub fn is_delete_pending(&self) -> bool {
+        self.directory().is_some_and(|directory| directory.delete_pending.load(Ordering::SeqCst))
     }
 
     /// Whether the directory was removed.
@@ -235,6 +243,7 @@ impl<F: Default> NodeTable<F> {
                 place: Mutex::new(None),
                 mounts: AtomicU32::new(0),
                 moving: AtomicBool::new(false),
+                delete_pending: AtomicBool::new(false),
                 changing: Mutex::new(Vec::new()),
             })
         });

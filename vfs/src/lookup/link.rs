@@ -107,6 +107,11 @@ impl<F> Link<F> {
     pub(crate) fn set(&self, mark: u8, on: bool) {
         let marks = self.marks.load(Ordering::Relaxed);
         self.marks.store(if on { marks | mark } else { marks & !mark }, Ordering::Release);
+        if mark & DELETE_PENDING != 0
+            && let Some(directory) = self.node.directory()
+        {
+            directory.delete_pending.store(on, Ordering::SeqCst);
+        }
     }
 
     pub(crate) fn opens(&self) -> u32 {
