@@ -180,7 +180,12 @@ fn work(
                         "directory" => share.display().to_string(),
                         other => other.to_owned(),
                     };
-                    server = Some(Server::start(scratch.path(), &[format!("share={target}")])?);
+                    let config = scratch.path().join("torture.toml");
+                    std::fs::write(&config, "[server]\ntorture_controls = true\n")
+                        .map_err(|e| format!("cannot write {}: {e}", config.display()))?;
+                    let config = config.display().to_string();
+                    let shares = [format!("share={target}")];
+                    server = Some(Server::start_with(scratch.path(), &shares, &["--config", &config])?);
                 }
                 server.as_ref().expect("started above").address
             }

@@ -61,6 +61,8 @@ pub struct Settings {
     pub admin: Option<AdminSettings>,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Whether the private control codes of smbtorture are answered.
+    pub torture_controls: bool,
 }
 
 /// Where the admin socket is.
@@ -148,6 +150,7 @@ impl Default for Settings {
             limits: Limits::default(),
             admin: None,
             log_format: LogFormat::Text,
+            torture_controls: false,
         }
     }
 }
@@ -209,6 +212,7 @@ impl Settings {
         line("max_dialect", quoted(dialect_name(self.dialects.1)));
         line("admin", quoted(&admin));
         line("log_format", quoted(log_format));
+        line("torture_controls", self.torture_controls.to_string());
         text.insert_str(0, "[server]\n");
         text.push_str("\n[limits]\n");
         for (key, number) in self.limits.numbers() {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -83,6 +83,8 @@ pub struct Connection {
     pub(crate) tasks: AtomicUsize,
     /// The SMB1 negotiate was answered with the wildcard: the NEGOTIATE that follows is the first.
     pub(crate) multi_protocol: AtomicBool,
+    /// Bytes of padding in READ responses: none, unless smbtorture asked for some (`torture_controls`).
+    pub(crate) read_padding: AtomicU8,
     ending: AtomicBool,
     draining: AtomicBool,
     logged_in: AtomicBool,
@@ -143,6 +145,7 @@ impl Connection {
             budget: Budget::new(limits.reply_budget_per_connection, server.budget.clone()),
             tasks: AtomicUsize::new(0),
             multi_protocol: AtomicBool::new(false),
+            read_padding: AtomicU8::new(0),
             ending: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             logged_in: AtomicBool::new(false),

@@ -88,6 +88,8 @@ pub struct ReadResponse {
     pub data: Bytes,
     /// What is left to read over the channel (RDMA).
     pub data_remaining: u32,
+    /// Bytes between the fixed part and the data: none, but for tests of clients, which must go by the offset. Not parsed.
+    pub padding: u8,
 }
 
 const RESPONSE_SIZE: u16 = 17;
@@ -102,18 +104,19 @@ impl ReadResponse {
         let body = parse::body(message, RESPONSE_SIZE)?;
         let (_, (offset, _reserved, length, data_remaining, _flags)) = (u8, u8, u32, u32, u32).parse(body)?;
         let data = buffer(message, offset.into(), length as usize, READ_BUFFER)?;
-        Ok(ReadResponse { data, data_remaining })
+        Ok(ReadResponse { data, data_remaining, padding: 0 })
     }
 
     /// Appends the fixed part only, for a sender that has the data go out from where it is, right behind.
     #[inline]
     pub fn encode_fixed(&self, out: &mut BytesMut) {
         out.put_u16_le(RESPONSE_SIZE);
-        out.put_u8(READ_BUFFER as u8);
+        out.put_u8(READ_BUFFER as u8 + self.padding);
         out.put_u8(0);
         out.put_u32_le(self.data.len() as u32);
         out.put_u32_le(self.data_remaining);
         out.put_u32_le(0);
+        out.put_bytes(0, usize::from(self.padding));
     }
 
     /// Appends the body, the data copied.
@@ -175,7 +178,7 @@ mod tests {
 
     #[test]
     fn response() {
-        let response = ReadResponse { data: Bytes::from_static(b"hello"), data_remaining: 0 };
+        let response = ReadResponse { data: Bytes::from_static(b"hello"), ..ReadResponse::default() };
         codec(
             "1100 50 00 05000000 00000000 00000000 68656c6c6f",
             &response,

@@ -1,5 +1,7 @@
 //! SMB2 READ: 2.2.19 and 2.2.20; processing in 3.3.5.12, MS-FSA 2.1.5.3.
 
+use std::sync::atomic::Ordering;
+
 use shoal_protocol::NtStatus;
 use shoal_protocol::fscc::access::AccessMask;
 use shoal_protocol::smb2::read::{ReadRequest, ReadResponse};
@@ -15,16 +17,21 @@ use crate::state::open::{DiskObject, Object, Open};
 pub async fn handle(cx: &Context, request: ReadRequest) -> Result<Reply, NtStatus> {
     let open = cx.open(request.file_id)?;
     match &open.object {
-        Object::Disk(disk) => read_file(&open, disk, &request).await,
+        Object::Disk(disk) => read_file(cx, &open, disk, &request).await,
         Object::Pipe(pipe) => {
             let data = cx.park(pipe.read(request.length as usize)).await??;
             let status = if data.more { NtStatus::BUFFER_OVERFLOW } else { NtStatus::SUCCESS };
-            Ok(Reply::with_status(status, ReadResponse { data: data.bytes, data_remaining: 0 }))
+            Ok(Reply::with_status(status, ReadResponse { data: data.bytes, ..ReadResponse::default() }))
         }
     }
 }
 
-async fn read_file(open: &Open, disk: &DiskObject, request: &ReadRequest) -> Result<Reply, NtStatus> {
+async fn read_file(
+    cx: &Context,
+    open: &Open,
+    disk: &DiskObject,
+    request: &ReadRequest,
+) -> Result<Reply, NtStatus> {
     if disk.is_directory() {
         return Err(NtStatus::INVALID_DEVICE_REQUEST);
     }
@@ -50,5 +57,6 @@ async fn read_file(open: &Open, disk: &DiskObject, request: &ReadRequest) -> Res
         return Err(NtStatus::END_OF_FILE);
     }
     disk.changing.lock().position = offset + count;
-    Ok(ReadResponse { data, data_remaining: 0 }.into())
+    let padding = cx.connection.read_padding.load(Ordering::Relaxed);
+    Ok(ReadResponse { data, padding, ..ReadResponse::default() }.into())
 }

@@ -85,6 +85,7 @@ const SERVER: &[Key] = &[
     ("users_file", "path", "\"users.toml\""),
     ("admin", "path, or \"none\"", ""),
     ("log_format", "\"text\" or \"json\"", "\"text\""),
+    ("torture_controls", "true or false", "false"),
 ];
 
 const USER: &[Key] = &[
@@ -210,6 +211,7 @@ pub struct Raw {
     guid: Option<Guid>,
     signing: Option<Signing>,
     encrypt: Option<At<bool>>,
+    torture_controls: bool,
     min_dialect: Option<At<Dialect>>,
     max_dialect: Option<At<Dialect>>,
     users_file: Option<At<PathBuf>>,
@@ -432,6 +434,7 @@ impl Raw {
             limits: self.limits,
             admin,
             log_format: self.log_format.unwrap_or_default(),
+            torture_controls: self.torture_controls,
         };
         self.warnings.sort();
         Ok((settings, self.warnings))
@@ -658,6 +661,7 @@ impl Raw {
                     Some(choice(value, &[("required", Signing::Required), ("enabled", Signing::Enabled)])?);
             }
             "encrypt" => self.encrypt = Some(At { origin, value: boolean(value)? }),
+            "torture_controls" => self.torture_controls = boolean(value)?,
             "min_dialect" => self.min_dialect = Some(At { origin, value: choice(value, DIALECTS)? }),
             "max_dialect" => self.max_dialect = Some(At { origin, value: choice(value, DIALECTS)? }),
             "users_file" => {

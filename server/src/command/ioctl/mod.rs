@@ -7,6 +7,8 @@ mod pipe;
 mod sparse;
 mod validate_negotiate;
 
+use std::sync::atomic::Ordering;
+
 use bytes::{Bytes, BytesMut};
 use shoal_protocol::NtStatus;
 use shoal_protocol::dtyp::Guid;
@@ -21,6 +23,12 @@ use crate::reply::Reply;
 
 /// The least room that SRV_ENUMERATE_SNAPSHOTS must have for its answer (3.3.5.15.1).
 const SNAPSHOTS_LEAST: u32 = 16;
+
+/// smbtorture's private code for "put padding into READ responses from now on", by which it tests its own library.
+const TORTURE_READ_PADDING: Fsctl = Fsctl(0x8384_8023);
+
+/// How much padding, in bytes.
+const READ_PADDING: u8 = 8;
 
 /// COMPRESSION_FORMAT_NONE.
 const COMPRESSION_NONE: u16 = 0;
@@ -83,6 +91,11 @@ pub async fn handle(cx: &Context, request: IoctlRequest) -> Result<Reply, NtStat
         }
         Fsctl::CREATE_OR_GET_OBJECT_ID | Fsctl::GET_OBJECT_ID => object_id(cx, &request).await,
         Fsctl::QUERY_NETWORK_INTERFACE_INFO => Err(NtStatus::INVALID_DEVICE_REQUEST),
+        TORTURE_READ_PADDING if cx.connection.settings.torture_controls => {
+            cx.open(request.file_id)?;
+            cx.connection.read_padding.store(READ_PADDING, Ordering::Relaxed);
+            Ok(answer(&request, Bytes::new()))
+        }
         // What clients of Windows try and do without: resilient handles, offloaded copies, shared blocks, ...
         _ => {
             cx.open(request.file_id)?;
