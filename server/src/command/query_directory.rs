@@ -97,7 +97,7 @@ struct Found {
 /// Where a name came from, so that it can be put back.
 enum From {
     Dot(Stage),
-    Slice(DirEntry),
+    Slice(Box<DirEntry>),
     /// The one answer to a pattern without wildcards.
     Lookup,
 }
@@ -156,7 +156,7 @@ impl Listing<'_> {
                             return Ok(Some(found));
                         }
                     }
-                    None => match self.from_slice() {
+                    None => match self.next_read() {
                         Some(found) => return Ok(Some(found)),
                         None => self.read_slice().await?,
                     },
@@ -169,7 +169,7 @@ impl Listing<'_> {
     fn put_back(&mut self, found: Found) {
         match found.from {
             From::Dot(stage) => self.enumeration.stage = stage,
-            From::Slice(entry) => self.enumeration.read.push_front(entry),
+            From::Slice(entry) => self.enumeration.read.push_front(*entry),
             From::Lookup => self.enumeration.stage = Stage::Names,
         }
     }
@@ -219,7 +219,7 @@ impl Listing<'_> {
     }
 
     /// The next match among the names that were read already.
-    fn from_slice(&mut self) -> Option<Found> {
+    fn next_read(&mut self) -> Option<Found> {
         while let Some(entry) = self.enumeration.read.pop_front() {
             let name = entry.name.to_utf16();
             // A name without metadata went between being listed and being looked at.
@@ -227,7 +227,7 @@ impl Listing<'_> {
                 continue;
             }
             let metadata = entry.metadata.clone();
-            return Some(Found { name, metadata, from: From::Slice(entry) });
+            return Some(Found { name, metadata, from: From::Slice(Box::new(entry)) });
         }
         None
     }

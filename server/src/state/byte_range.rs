@@ -86,9 +86,8 @@ impl ByteRanges {
     ) -> Acquire {
         // A shared lock may stand on one's own exclusive lock; nothing else may overlap an exclusive one.
         let conflict = self.locks.iter().any(|held| {
-            (held.exclusive || exclusive)
-                && held.range.overlaps(range)
-                && !(held.exclusive && !exclusive && held.owner == owner)
+            let excludes = if held.exclusive { exclusive || held.owner != owner } else { exclusive };
+            excludes && held.range.overlaps(range)
         });
         if conflict {
             if !wait {

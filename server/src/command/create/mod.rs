@@ -329,6 +329,8 @@ impl Create<'_> {
         match self.finish_new(&open, dir, name, metadata).await {
             Ok(facts) => Ok(Some(Opened { open, action: CreateResponse::CREATED, facts })),
             Err(status) => {
+                // A CREATE that fails leaves nothing behind.
+                open.disk()?.changing.lock().delete_on_close = true;
                 close_open(&self.cx.server, open).await;
                 Err(status)
             }

@@ -92,7 +92,6 @@ pub async fn handle(cx: &Context, request: IoctlRequest) -> Result<Reply, NtStat
         Fsctl::CREATE_OR_GET_OBJECT_ID | Fsctl::GET_OBJECT_ID => object_id(cx, &request).await,
         Fsctl::QUERY_NETWORK_INTERFACE_INFO => Err(NtStatus::INVALID_DEVICE_REQUEST),
         TORTURE_READ_PADDING if cx.connection.settings.torture_controls => {
-            cx.open(request.file_id)?;
             cx.connection.read_padding.store(READ_PADDING, Ordering::Relaxed);
             Ok(answer(&request, Bytes::new()))
         }
