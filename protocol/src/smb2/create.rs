@@ -293,7 +293,7 @@ impl CreateResponse {
         })
     }
 
-    /// Appends the body. Without contexts it ends with the fixed part, as Windows' does.
+    /// Appends the body. Without contexts it ends with the fixed part, as Samba's does.
     pub fn encode(&self, out: &mut BytesMut) {
         let mut body = Body::new(out, RESPONSE_SIZE);
         body.put_u8(self.oplock_level);

@@ -75,7 +75,7 @@ impl CreateContext {
 /// The chain of contexts in `length` bytes at `offset` of `message`, none before `least`.
 ///
 /// Refused: a Next that is not a multiple of 8, that leads into its own context or beyond the chain; a name of less
-/// than 4 bytes (Windows and smbtorture agree on that) or over the fixed part; data that is misaligned or overlaps
+/// than 4 bytes (2.2.13.2: "four or more octets") or over the fixed part; data that is misaligned or overlaps
 /// the name; a name or data that reach beyond the own context. Data of length 0 may have any offset.
 #[inline]
 pub(super) fn parse(

@@ -143,7 +143,7 @@ impl NegotiateContext {
     }
 }
 
-// 3.3.5.4 fails the request when one of these lists is empty.
+// 2.2.3.1.1 and 2.2.3.1.7: the count "MUST be greater than zero". The other lists are held to the same.
 fn list<'a>(count: u16, what: &'static str, input: &'a [u8]) -> Result<(&'a [u8], Vec<u16>), Malformed> {
     if count == 0 {
         return Err(Malformed::Missing(what));
