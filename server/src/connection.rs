@@ -40,9 +40,9 @@ use crate::teardown;
 const FRAME_MAX_BEFORE_LOGIN: usize = 68 * 1024;
 /// What a frame may have beyond the largest READ, WRITE or IOCTL buffer: headers, and small requests chained to it.
 const FRAME_OVERHEAD: usize = 64 * 1024;
-/// A read begins with room for this much, and an idle connection keeps no more.
-const READ_MIN: usize = 4 * 1024;
-/// Room for this much when more comes than fits.
+/// A read begins with room for this much: most requests are smaller, and an idle connection keeps no more.
+const READ_MIN: usize = 1024;
+/// The room doubles up to this when more comes than fits.
 const READ_MAX: usize = 64 * 1024;
 /// After so long without a byte the read buffer is given back.
 const IDLE: Duration = Duration::from_secs(5);

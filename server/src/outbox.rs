@@ -18,7 +18,7 @@ use tokio::io::AsyncWrite;
 use crate::reply::Frame;
 
 /// Segments in one write.
-const SEGMENTS_MAX: usize = 64;
+const SEGMENTS_MAX: usize = 32;
 
 type Sink = Pin<Box<dyn AsyncWrite + Send>>;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shoal_protocol::NtStatus;
 use shoal_protocol::auth::{Accepted, Acceptor, Identity, Step, TargetInfo};
-use shoal_protocol::crypto::{self, CipherKey, GmacNonce, NonceCounter, SessionKeys, SigningKey};
+use shoal_protocol::crypto::{self, GmacNonce, SessionKeys, SigningKey};
 use shoal_protocol::smb2::SessionId;
 use shoal_protocol::smb2::negotiate::{Dialect, SecurityMode};
 use shoal_protocol::smb2::session_setup::{SessionFlags, SessionSetupRequest, SessionSetupResponse};
@@ -15,7 +15,7 @@ use crate::config::{Settings, Signing};
 use crate::connection::Negotiated;
 use crate::context::Context;
 use crate::reply::Reply;
-use crate::state::session::{Ciphers, Handshake, Keys, Session, SessionParts, User};
+use crate::state::session::{CipherKeys, Handshake, Keys, Session, SessionParts, User};
 use crate::teardown;
 
 /// Authentications that a connection may have under way. Clients do one at a time; some do two.
@@ -156,14 +156,12 @@ fn keys(negotiated: &Negotiated, accepted: &Accepted, preauth: Option<&[u8; 64]>
     }
     let key = &accepted.session_key[..];
     let keys = SessionKeys::derive(negotiated.dialect, negotiated.cipher, key, key, preauth);
-    let ciphers = negotiated.cipher.map(|cipher| Ciphers {
-        decryption: CipherKey::new(cipher, &keys.client_to_server),
-        encryption: CipherKey::new(cipher, &keys.server_to_client),
-        nonces: NonceCounter::new(),
-    });
+    let cipher_keys = negotiated
+        .cipher
+        .map(|cipher| CipherKeys::new(cipher, keys.client_to_server, keys.server_to_client));
     Some(Keys {
         signing: SigningKey::new(negotiated.signing, &keys.signing),
-        ciphers,
+        cipher_keys,
         application: keys.application,
     })
 }
@@ -177,7 +175,7 @@ fn new_session(
     user: User,
     keys: Option<Keys>,
 ) -> Arc<Session> {
-    let encrypt_data = settings.encrypt && keys.as_ref().is_some_and(|keys| keys.ciphers.is_some());
+    let encrypt_data = settings.encrypt && keys.as_ref().is_some_and(|keys| keys.cipher_keys.is_some());
     let asked = negotiated.client_security_mode.bits() | u16::from(request.security_mode);
     let asked = SecurityMode(asked).contains(SecurityMode::SIGNING_REQUIRED);
     let signing_required =

@@ -26,7 +26,7 @@ pub async fn handle(cx: &Context, request: TreeConnectRequest) -> Result<Reply, 
         return Err(NtStatus::ACCESS_DENIED);
     }
     // 3.3.5.7: a client that cannot encrypt would be refused at its first request.
-    if share.encrypt && session.ciphers().is_none() {
+    if share.encrypt && !session.can_encrypt() {
         return Err(NtStatus::ACCESS_DENIED);
     }
     let maximal_access = if share.read_only { READ_ONLY } else { AccessMask::FILE_ALL };

@@ -5,13 +5,13 @@
 //! after that nothing can be added to its tables, and whoever ended it closes what is in them.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
 use shoal_protocol::NtStatus;
 use shoal_protocol::auth::{Acceptor, Identity};
-use shoal_protocol::crypto::{CipherKey, NonceCounter, PreauthHash, SigningKey};
+use shoal_protocol::crypto::{Cipher, CipherKey, NonceCounter, PreauthHash, SigningKey};
 use shoal_protocol::smb2::{FileId, SessionId, TreeId};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -21,8 +21,10 @@ use crate::connection::Connection;
 use crate::state::open::Open;
 use crate::state::tree::TreeConnect;
 
-/// Shards of a session's tables: one session is seldom used by more cores than this at once.
-const SHARDS: usize = 4;
+/// Shards of a session's table of opens: one session is seldom used by more cores than this at once.
+const OPEN_SHARDS: usize = 4;
+/// Shards of its table of tree connects, the fewest that there can be: they seldom change.
+const TREE_SHARDS: usize = 2;
 
 /// An authenticated user on a connection, with what it has opened.
 pub struct Session {
@@ -93,9 +95,38 @@ pub struct Keys {
     /// Session.SigningKey.
     pub signing: SigningKey,
     /// Session.DecryptionKey and Session.EncryptionKey, if the connection has a cipher.
-    pub ciphers: Option<Ciphers>,
+    pub cipher_keys: Option<CipherKeys>,
     /// Session.ApplicationKey.
     pub application: Zeroizing<Vec<u8>>,
+}
+
+/// The keys of both directions as bytes. What a cipher prepares from them is large, and most sessions never encrypt.
+pub struct CipherKeys {
+    cipher: Cipher,
+    client_to_server: Zeroizing<Vec<u8>>,
+    server_to_client: Zeroizing<Vec<u8>>,
+    prepared: OnceLock<Box<Ciphers>>,
+}
+
+impl CipherKeys {
+    /// The keys of a session for the connection's cipher.
+    pub fn new(
+        cipher: Cipher,
+        client_to_server: Zeroizing<Vec<u8>>,
+        server_to_client: Zeroizing<Vec<u8>>,
+    ) -> CipherKeys {
+        CipherKeys { cipher, client_to_server, server_to_client, prepared: OnceLock::new() }
+    }
+
+    fn prepared(&self) -> &Ciphers {
+        self.prepared.get_or_init(|| {
+            Box::new(Ciphers {
+                decryption: CipherKey::new(self.cipher, &self.client_to_server),
+                encryption: CipherKey::new(self.cipher, &self.server_to_client),
+                nonces: NonceCounter::new(),
+            })
+        })
+    }
 }
 
 /// Both directions of an encrypted session.
@@ -150,8 +181,8 @@ impl Session {
             created: parts.now,
             encrypt_data: parts.encrypt_data,
             signing_required: parts.signing_required,
-            trees: DashMap::with_capacity_and_shard_amount(0, SHARDS),
-            opens: DashMap::with_capacity_and_shard_amount(0, SHARDS),
+            trees: DashMap::with_capacity_and_shard_amount(0, TREE_SHARDS),
+            opens: DashMap::with_capacity_and_shard_amount(0, OPEN_SHARDS),
             keys: parts.keys,
             user: RwLock::new(Arc::new(parts.user)),
             expires: RwLock::new(parts.expires),
@@ -183,7 +214,12 @@ impl Session {
 
     /// Both ciphers, if it can encrypt.
     pub fn ciphers(&self) -> Option<&Ciphers> {
-        self.keys.as_ref().and_then(|keys| keys.ciphers.as_ref())
+        self.keys.as_ref()?.cipher_keys.as_ref().map(CipherKeys::prepared)
+    }
+
+    /// Whether it can encrypt.
+    pub fn can_encrypt(&self) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.cipher_keys.is_some())
     }
 
     /// Whether there is a time after which it has to authenticate again.
