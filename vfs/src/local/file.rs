@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::inode::{DOS_ATTRIBUTES, DosMemory, Volume, kind_of, metadata_of, timestamp};
+use super::inode::{DOS_ATTRIBUTES, Volume, metadata_of};
 use super::read_dir::{self, Listing};
 use super::run::{Runner, Verb, blocking, copying};
 use super::sys::{self, Target};
@@ -50,7 +50,6 @@ pub(super) struct Open {
     pub(super) kind: Kind,
     pub(super) access: Access,
     pub(super) volume: Arc<Volume>,
-    pub(super) dos: DosMemory,
     pub(super) listing: Mutex<Listing>,
 }
 
@@ -79,11 +78,14 @@ impl Open {
 
     pub(super) fn metadata(&self) -> Result<Metadata> {
         let stat = sys::statx(self.fd())?;
-        let dos = match kind_of(stat.stx_mode) {
-            Kind::File | Kind::Directory => self.dos.recall(&stat, self.volume.fine_times, self.target()),
-            Kind::Symlink | Kind::Special => None,
-        };
-        Ok(metadata_of(&stat, dos))
+        Ok(self.volume.metadata(&stat, self.target()))
+    }
+
+    /// Of a file or directory that was just made, with what was stored of its DOS side.
+    pub(super) fn metadata_when_made(&self, dos: Option<DosAttributes>) -> Result<Metadata> {
+        let metadata = metadata_of(&sys::statx(self.fd())?, dos);
+        self.volume.remember_dos(&metadata);
+        Ok(metadata)
     }
 
     fn set_metadata(&self, set: &SetMetadata) -> Result<()> {
@@ -106,7 +108,6 @@ impl Open {
     }
 
     pub(super) fn set_dos(&self, dos: &DosAttributes) -> Result<()> {
-        self.dos.forget();
         let value = encode_dos_attributes(dos, self.kind);
         match sys::set_xattr(self.fd(), self.path_only(), DOS_ATTRIBUTES, &value) {
             // A file system without extended attributes forgets them, as FAT would forget a mode: a copy must not fail for it.
@@ -382,7 +383,7 @@ impl BackendFile for LocalFile {
             if open.kind != Kind::Directory {
                 return Err(FsError::NotADirectory);
             }
-            open.listing.lock().read(open.fd(), cookie, slice, metadata)
+            open.listing.lock().read(&open.volume, open.fd(), cookie, slice, metadata)
         })
     }
 
@@ -401,7 +402,6 @@ impl BackendFile for LocalFile {
     fn set_xattr<'a>(&'a self, name: &'a str, value: &'a [u8]) -> Fut<'a, ()> {
         let (name, value) = (name.to_owned(), value.to_owned());
         self.run(Verb::Xattr, Duration::ZERO, move |open| {
-            open.dos.forget();
             sys::set_xattr(open.fd(), open.path_only(), &c_name(&name)?, &value).map_err(xattr_error)
         })
     }
@@ -409,7 +409,6 @@ impl BackendFile for LocalFile {
     fn remove_xattr<'a>(&'a self, name: &'a str) -> Fut<'a, ()> {
         let name = name.to_owned();
         self.run(Verb::Xattr, Duration::ZERO, move |open| {
-            open.dos.forget();
             match sys::remove_xattr(open.fd(), open.path_only(), &c_name(&name)?) {
                 Err(Errno::NODATA) => Ok(()),
                 result => result.map_err(xattr_error),
@@ -419,14 +418,5 @@ impl BackendFile for LocalFile {
 
     fn list_xattrs(&self) -> Fut<'_, Vec<String>> {
         self.run(Verb::Xattr, Duration::ZERO, Open::list_xattrs)
-    }
-}
-
-impl Open {
-    /// A file or directory that was just made, with what was stored of its DOS side.
-    pub(super) fn made(&self, dos: Option<DosAttributes>) -> Result<Metadata> {
-        let stat = sys::statx(self.fd())?;
-        self.dos.remember(timestamp(&stat.stx_ctime), self.volume.fine_times, dos);
-        Ok(metadata_of(&stat, dos))
     }
 }

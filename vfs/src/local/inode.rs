@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -26,7 +26,7 @@ use crate::xattr::decode_dos_attributes;
 
 pub(super) const DOS_ATTRIBUTES: &std::ffi::CStr = c"user.DOSATTRIB";
 
-pub(super) fn kind_of(mode: u16) -> Kind {
+fn kind_of(mode: u16) -> Kind {
     kind_of_type(FileType::from_raw_mode(mode.into()))
 }
 
@@ -62,7 +62,7 @@ pub(super) fn kind_in_key(key: &BackendKey) -> Kind {
 const _: () = assert!(Kind::File as u64 == 0 && Kind::Directory as u64 == 1);
 const _: () = assert!(Kind::Symlink as u64 == 2 && Kind::Special as u64 == 3);
 
-pub(super) fn timestamp(time: &StatxTimestamp) -> Timestamp {
+fn timestamp(time: &StatxTimestamp) -> Timestamp {
     Timestamp::new(time.tv_sec, time.tv_nsec)
 }
 
@@ -84,44 +84,39 @@ pub(super) fn metadata_of(stat: &Statx, dos: Option<DosAttributes>) -> Metadata 
 }
 
 /// What is stored of the DOS side of a file or directory. What cannot be read is as if it were not there: a listing must not fail for it.
-pub(super) fn read_dos(target: Target<'_>) -> Option<DosAttributes> {
+fn read_dos(target: Target<'_>) -> Option<DosAttributes> {
     let mut value = [0; 256];
     let length = sys::get_xattr(target, DOS_ATTRIBUTES, &mut value).ok()?;
     decode_dos_attributes(&value[..length])
 }
 
-/// What was read of the DOS side, and the change time that the object had then. As long as it has that change time still, nothing has
-/// changed: storing an extended attribute moves it.
+/// What was read of the DOS side of the objects last looked at, and the change time that each had then. As long as an object has that
+/// change time still, nothing of it has changed: storing an extended attribute moves it. Each identity has one place, which it shares
+/// with others: the last one has it.
 #[derive(Default)]
-pub(super) struct DosMemory(Mutex<Option<(Timestamp, Option<DosAttributes>)>>);
+pub(super) struct DosMemory {
+    places: OnceLock<Box<[Mutex<Option<Remembered>>]>>,
+}
+
+#[derive(Clone, Copy)]
+struct Remembered {
+    key: BackendKey,
+    changed: Timestamp,
+    dos: Option<DosAttributes>,
+}
+
+/// About 400 KB a share, once it is used.
+const REMEMBERED: usize = 4096;
 
 /// A change time is coarse (a tick of at most 10 ms) before Linux 6.13: two changes in one tick look like one. One that is older than
 /// this when it is seen cannot be met again.
 const TICK: Duration = Duration::from_millis(20);
 
 impl DosMemory {
-    /// What is stored: from memory, or from `target`, which is what `stat` was just asked of.
-    pub(super) fn recall(&self, stat: &Statx, fine_times: bool, target: Target<'_>) -> Option<DosAttributes> {
-        let changed = timestamp(&stat.stx_ctime);
-        if let Some((when, dos)) = *self.0.lock()
-            && when == changed
-        {
-            return dos;
-        }
-        let dos = read_dos(target);
-        self.remember(changed, fine_times, dos);
-        dos
-    }
-
-    /// Notes what is stored at change time `changed`, if a later change is sure to move that.
-    pub(super) fn remember(&self, changed: Timestamp, fine_times: bool, dos: Option<DosAttributes>) {
-        if fine_times || is_settled(changed, Timestamp::now()) {
-            *self.0.lock() = Some((changed, dos));
-        }
-    }
-
-    pub(super) fn forget(&self) {
-        *self.0.lock() = None;
+    fn place(&self, key: &BackendKey) -> &Mutex<Option<Remembered>> {
+        let places = self.places.get_or_init(|| (0..REMEMBERED).map(|_| Mutex::new(None)).collect());
+        // Inode numbers are given out in order; what is looked at together has its places side by side.
+        &places[key.inode as usize % REMEMBERED]
     }
 }
 
@@ -138,6 +133,7 @@ pub(super) struct Volume {
     pub(super) fine_times: bool,
     /// Reads may be tried without waiting; cleared once the file system says that it cannot tell.
     pub(super) no_wait: AtomicBool,
+    dos: DosMemory,
     /// What is known of the names in directories that were searched.
     pub(super) indexes: Indexes,
     /// The directories that somebody holds.
@@ -150,6 +146,7 @@ impl Volume {
             one_mount,
             fine_times,
             no_wait: AtomicBool::new(true),
+            dos: DosMemory::default(),
             indexes: Indexes::new(watched),
             directories: DashMap::new(),
         }
@@ -166,6 +163,32 @@ impl Volume {
         match sys::open_at(dir, name, flags, mode, self.one_mount) {
             Err(Errno::MFILE) if give_back(64) > 0 => sys::open_at(dir, name, flags, mode, self.one_mount),
             result => result,
+        }
+    }
+
+    /// What `target` is like, which `stat` was just asked of, with its DOS side: remembered, or read.
+    pub(super) fn metadata(&self, stat: &Statx, target: Target<'_>) -> Metadata {
+        let mut metadata = metadata_of(stat, None);
+        if !matches!(metadata.kind, Kind::File | Kind::Directory) {
+            return metadata;
+        }
+        let place = self.dos.place(&metadata.key);
+        if let Some(known) = *place.lock()
+            && (known.key, known.changed) == (metadata.key, metadata.changed)
+        {
+            metadata.dos = known.dos;
+            return metadata;
+        }
+        metadata.dos = read_dos(target);
+        self.remember_dos(&metadata);
+        metadata
+    }
+
+    /// Notes what is stored of an object, if a later change is sure to move its change time.
+    pub(super) fn remember_dos(&self, metadata: &Metadata) {
+        let Metadata { key, changed, dos, .. } = *metadata;
+        if self.fine_times || is_settled(changed, Timestamp::now()) {
+            *self.dos.place(&key).lock() = Some(Remembered { key, changed, dos });
         }
     }
 
@@ -194,7 +217,6 @@ impl Volume {
                 fd: Mutex::new(Some(fd)),
                 used: AtomicBool::new(true),
                 searches: AtomicU32::new(0),
-                dos: DosMemory::default(),
             });
             *entry = Arc::downgrade(&directory);
             directory
@@ -218,14 +240,10 @@ impl Volume {
             };
             let by_name = Target::Name(sys::borrow(&fd), name.as_bytes());
             match kind_of(stat.stx_mode) {
-                Kind::File => {
-                    let metadata = metadata_of(&stat, read_dos(by_name));
-                    return Ok(Some(NodeInfo { node: leaf(), metadata }));
-                }
-                Kind::Symlink | Kind::Special => {
-                    return Ok(Some(NodeInfo { node: leaf(), metadata: metadata_of(&stat, None) }));
-                }
                 Kind::Directory => {}
+                Kind::File | Kind::Symlink | Kind::Special => {
+                    return Ok(Some(NodeInfo { node: leaf(), metadata: self.metadata(&stat, by_name) }));
+                }
             }
             let key = key_of(&stat);
             let place = Place { parent: Arc::downgrade(dir), name: name.clone() };
@@ -243,9 +261,8 @@ impl Volume {
                     Err(error) => return Err(error),
                 },
             };
-            let dos = directory.dos.recall(&stat, self.fine_times, by_name);
-            let node = BackendNode(directory);
-            return Ok(Some(NodeInfo { node, metadata: metadata_of(&stat, dos) }));
+            let metadata = self.metadata(&stat, by_name);
+            return Ok(Some(NodeInfo { node: BackendNode(directory), metadata }));
         }
         Err(FsError::Busy)
     }
@@ -262,7 +279,7 @@ impl Volume {
 struct Leaf;
 
 pub(super) fn leaf() -> BackendNode {
-    static LEAF: std::sync::OnceLock<Arc<Leaf>> = std::sync::OnceLock::new();
+    static LEAF: OnceLock<Arc<Leaf>> = OnceLock::new();
     BackendNode(LEAF.get_or_init(|| Arc::new(Leaf)).clone())
 }
 
@@ -284,7 +301,6 @@ pub(super) struct Directory {
     used: AtomicBool,
     /// How often it was searched for a name without an index.
     searches: AtomicU32,
-    pub(super) dos: DosMemory,
 }
 
 impl Directory {

@@ -30,7 +30,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use self::file::{Access, LocalFile, Open};
-use self::inode::{Directory, DosMemory, Place, Volume, key_of, kind_in_key, leaf, metadata_of};
+use self::inode::{Directory, Place, Volume, key_of, kind_in_key, leaf};
 use self::read_dir::Search;
 use self::run::{Runner, Verb, blocking};
 use crate::backend::{Backend, BackendFile, BackendNode, Caps, CreateHow, NodeInfo, OpenHow};
@@ -140,7 +140,7 @@ fn directory(node: &BackendNode) -> Result<Arc<Directory>> {
 }
 
 fn open_object(volume: &Arc<Volume>, fd: Arc<OwnedFd>, kind: Kind, access: Access) -> Open {
-    Open { fd, kind, access, volume: volume.clone(), dos: DosMemory::default(), listing: Mutex::default() }
+    Open { fd, kind, access, volume: volume.clone(), listing: Mutex::default() }
 }
 
 const FILE: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
@@ -208,7 +208,11 @@ fn create(
         }
         Kind::Symlink | Kind::Special => return Err(FsError::NotSupported),
     };
-    let dressed = how.dos.as_ref().map_or(Ok(()), |dos| open.set_dos(dos)).and_then(|()| open.made(how.dos));
+    let dressed = how
+        .dos
+        .as_ref()
+        .map_or(Ok(()), |dos| open.set_dos(dos))
+        .and_then(|()| open.metadata_when_made(how.dos));
     let metadata = match dressed {
         Ok(metadata) => metadata,
         Err(error) => {
@@ -347,8 +351,8 @@ impl Backend for Local {
         self.run(Verb::Metadata, move |volume| {
             let fd = root.descriptor()?;
             let stat = sys::statx(sys::borrow(&fd))?;
-            let dos = root.dos.recall(&stat, volume.fine_times, sys::Target::Directory(sys::borrow(&fd)));
-            Ok(NodeInfo { node: BackendNode(root), metadata: metadata_of(&stat, dos) })
+            let metadata = volume.metadata(&stat, sys::Target::Directory(sys::borrow(&fd)));
+            Ok(NodeInfo { node: BackendNode(root), metadata })
         })
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 
 use super::index::{NameIndex, Ticket, is_spelling};
-use super::inode::{Directory, Volume, kind_of_type, metadata_of, read_dos};
+use super::inode::{Directory, Volume, kind_of_type};
 use super::sys::{self, Target};
 use crate::backend::{DirEntry, NodeInfo};
 use crate::error::{FsError, Result};
@@ -57,6 +57,7 @@ impl Listing {
     /// At most `max` names from `cookie` on, of the directory behind `fd`.
     pub(super) fn read(
         &mut self,
+        volume: &Volume,
         fd: BorrowedFd<'_>,
         cookie: u64,
         max: usize,
@@ -92,10 +93,7 @@ impl Listing {
             if metadata {
                 let entry = entries.last_mut().expect("one was just pushed");
                 if let Ok(stat) = sys::statx_at(fd, name.as_bytes()) {
-                    let mut told = metadata_of(&stat, None);
-                    if matches!(told.kind, Kind::File | Kind::Directory) {
-                        told.dos = read_dos(Target::Name(fd, name.as_bytes()));
-                    }
+                    let told = volume.metadata(&stat, Target::Name(fd, name.as_bytes()));
                     entry.kind = Some(told.kind);
                     entry.metadata = Some(told);
                 }
