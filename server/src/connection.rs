@@ -1,7 +1,7 @@
 //! One connection, from its first byte to the last of its opens: MS-SMB2 3.3.1.7, 3.3.5.1 and 3.3.7.1.
 //!
 //! One task reads, hands whole frames to `receive`, and writes the replies that are ready when nothing whole is left to
-//! read. It waits in one place, [`Connection::wait`], for whatever comes first: bytes, room in the socket or in the
+//! read. It waits in one place, `Connection::wait`, for whatever comes first: bytes, room in the socket or in the
 //! budget, the end of the connection, a deadline.
 
 use std::collections::HashMap;

@@ -156,9 +156,8 @@ fn keys(negotiated: &Negotiated, accepted: &Accepted, preauth: Option<&[u8; 64]>
     }
     let key = &accepted.session_key[..];
     let keys = SessionKeys::derive(negotiated.dialect, negotiated.cipher, key, key, preauth);
-    let cipher_keys = negotiated
-        .cipher
-        .map(|cipher| CipherKeys::new(cipher, keys.client_to_server, keys.server_to_client));
+    let cipher_keys =
+        negotiated.cipher.map(|cipher| CipherKeys::new(cipher, keys.client_to_server, keys.server_to_client));
     Some(Keys {
         signing: SigningKey::new(negotiated.signing, &keys.signing),
         cipher_keys,

@@ -1,6 +1,6 @@
 //! Named pipes on IPC$: what MS-SMB2 calls "the underlying object store" of a pipe share.
 //!
-//! There are two, `srvsvc` and `wkssvc`. The RPC that goes through them is `shoal_protocol::rpc`; [`answers`] says what they
+//! There are two, `srvsvc` and `wkssvc`. The RPC that goes through them is `shoal_protocol::rpc`; `answers` says what they
 //! have to say. A pipe belongs to one open, passes messages, and keeps a bounded number of bytes that were not read.
 
 mod answers;

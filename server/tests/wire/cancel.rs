@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use shoal::config::{ShareSettings, Target};
 use shoal_protocol::NtStatus;
 use shoal_protocol::smb2::header::{Command, Header, HeaderFlags, Routing};
 use shoal_protocol::smb2::*;
+use tokio::time::Instant;
 
 use crate::harness::*;
 
@@ -179,6 +181,39 @@ async fn attack_20_waits_and_cancels_in_storms() {
     cancel(&mut client, first, None).await;
     assert_eq!(client.answer(first).await.0.status, NtStatus::CANCELLED);
     assert_eq!(host.server.pending_count(), 0);
+}
+
+/// A request that the disk keeps waiting goes async too, once it has taken long; a CANCEL does not tear it in two.
+#[tokio::test(start_paused = true)]
+async fn slow_storage_goes_async() {
+    let mut settings = settings();
+    let slow = Target::Latency(Duration::from_secs(2), Box::new(Target::Memory));
+    settings.shares.push(ShareSettings { name: "slow".to_owned(), target: slow, ..ShareSettings::default() });
+    let host = Host::with(settings).await;
+    let mut client = host.logged_in().await;
+    client.tree_connect("slow").await.unwrap();
+    let start = Instant::now();
+    let id = client.send(create_request("file", 2)).await;
+    client.echo().await;
+    assert_eq!(start.elapsed(), Duration::ZERO, "nothing waits for the disk but what asked it");
+    let (interim, _) = client.receive().await;
+    assert_eq!((interim.message_id, interim.status), (id, NtStatus::PENDING));
+    assert_eq!(start.elapsed(), Duration::from_millis(500));
+    cancel(&mut client, id, interim.async_id()).await;
+    let (header, body) = client.answer(id).await;
+    assert_eq!(
+        (header.status, header.async_id(), header.credits),
+        (NtStatus::SUCCESS, interim.async_id(), 0)
+    );
+    let Response::Create(created) = body else { panic!("{header:?}") };
+    let close = client.call(CloseRequest { flags: 0, file_id: created.file_id }).await;
+    assert_eq!(close.0.status, NtStatus::SUCCESS);
+    // The connection goes while the disk is at it: nothing stays open.
+    client.send(create_request("other", 2)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.hang_up().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((host.server.open_count(), host.server.bytes_in_flight()), (0, 0));
 }
 
 /// In a chain only the last request may wait.

@@ -182,6 +182,7 @@ async fn names_that_are_refused() {
     }
     assert!(created(&mut client, create_request("FILE::$data", OPEN)).await.is_ok());
     assert!(created(&mut client, create_request("dir\\", OPEN)).await.is_ok());
+    assert!(created(&mut client, create_request("dir/../file", OPEN)).await.is_ok());
     assert_eq!(created(&mut client, directory("file", OPEN)).await.err(), Some(NtStatus::NOT_A_DIRECTORY));
 }
 
@@ -624,4 +625,48 @@ async fn a_server_side_copy() {
     let mut foreign = request(10);
     foreign.file_id = theirs;
     assert_eq!(other.status(foreign).await, NtStatus::OBJECT_NAME_NOT_FOUND);
+}
+
+/// Where the server departs from the specification, and how: see `deviations.toml`.
+#[tokio::test(start_paused = true)]
+async fn times_and_descriptors() {
+    let host = Host::new().await;
+    let mut client = host.connected().await;
+    let file = client.open("file").await.unwrap();
+    let query = |info_type, class| QueryInfoRequest {
+        info_type,
+        file_info_class: class,
+        output_buffer_length: 4096,
+        additional_information: 7,
+        file_id: file,
+        ..Default::default()
+    };
+    let written = BasicInformation {
+        last_write_time: shoal_protocol::dtyp::FileTime::from_unix(1_000_000_000, 0),
+        ..Default::default()
+    };
+    let request = set(file, FileInformationClass::Basic, encoded(|out| written.encode(out)));
+    assert_eq!(client.status(request).await, NtStatus::SUCCESS);
+    assert_eq!(client.status(rename(file, "renamed", false)).await, NtStatus::SUCCESS);
+    let (_, Response::QueryInfo(basic)) = client.call(query(FILE, 4)).await else { panic!("basic") };
+    let basic = BasicInformation::parse(&basic.buffer).unwrap();
+    assert_eq!(basic.last_write_time, written.last_write_time);
+    assert_eq!(basic.change_time, written.last_write_time);
+
+    let (_, Response::QueryInfo(before)) = client.call(query(SECURITY, 0)).await else {
+        panic!("descriptor")
+    };
+    let sd = SetInfoRequest {
+        info_type: SECURITY,
+        file_info_class: 0,
+        additional_information: 4,
+        file_id: file,
+        buffer: Bytes::from_static(&[1, 0, 4, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    };
+    assert_eq!(client.status(sd).await, NtStatus::SUCCESS);
+    let (_, Response::QueryInfo(after)) = client.call(query(SECURITY, 0)).await else { panic!("descriptor") };
+    assert_eq!(before, after);
+
+    let (header, Response::QueryInfo(short)) = client.call(query(FILE, 21)).await else { panic!("name") };
+    assert_eq!((header.status, &short.buffer[..]), (NtStatus::SUCCESS, &[0, 0, 0, 0][..]));
 }

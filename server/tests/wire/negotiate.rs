@@ -54,7 +54,8 @@ async fn the_greatest_common_dialect_is_chosen() {
 #[tokio::test(start_paused = true)]
 async fn contexts_choose_signing_and_cipher() {
     let host = Host::new().await;
-    let table: [(&[u16], &[u16], SigningAlgorithm, Option<Cipher>); 6] = [
+    type Row = (&'static [u16], &'static [u16], SigningAlgorithm, Option<Cipher>);
+    let table: [Row; 6] = [
         (&[0, 1, 2], &[1, 2], SigningAlgorithm::AesGmac, Some(Cipher::Aes128Ccm)),
         (&[0, 1], &[4, 2], SigningAlgorithm::AesCmac, Some(Cipher::Aes256Gcm)),
         (&[0], &[3], SigningAlgorithm::HmacSha256, Some(Cipher::Aes256Ccm)),

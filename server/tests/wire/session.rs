@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use shoal::config::Signing;
+use shoal::config::{ShareSettings, Signing, UserSettings};
+use shoal::users::Users;
 use shoal_protocol::NtStatus;
 use shoal_protocol::auth::Initiator;
 use shoal_protocol::smb2::header::{Command, HeaderFlags};
@@ -309,4 +310,29 @@ async fn attack_17_the_session_ends_under_requests() {
         client.hang_up().await;
     }
     assert_eq!(host.server.counts().panics, 0);
+}
+
+/// A reload: shares come and go, passwords change; who is connected keeps what he has.
+#[tokio::test(start_paused = true)]
+async fn a_reload_takes_effect_and_disturbs_nobody() {
+    let host = Host::new().await;
+    let mut client = host.connected().await;
+    let file = client.open("kept").await.unwrap();
+    let mut changed = settings();
+    changed.shares.retain(|share| share.name != "public" && share.name != "share");
+    changed.shares.push(ShareSettings { name: "new".to_owned(), ..ShareSettings::default() });
+    changed.users = Users::new([UserSettings::with_password(USER, "another")], false);
+    host.server.reload(changed).await.unwrap();
+    assert_eq!(client.status(FlushRequest { file_id: file }).await, NtStatus::SUCCESS);
+    assert_eq!(client.tree_connect("public").await, Err(NtStatus::BAD_NETWORK_NAME));
+    client.tree_connect("new").await.unwrap();
+    let mut later = host.negotiated().await;
+    assert_eq!(later.login(USER, PASSWORD).await, Err(NtStatus::LOGON_FAILURE));
+    later.login(USER, "another").await.unwrap();
+    // A share that stays is the same tree of files.
+    client.tree_connect("hidden").await.unwrap();
+    client.open("here").await.unwrap();
+    host.server.reload(settings()).await.unwrap();
+    client.tree_connect("hidden").await.unwrap();
+    assert_eq!(client.status(create_request("here", 2)).await, NtStatus::OBJECT_NAME_COLLISION);
 }
