@@ -467,6 +467,13 @@ fn getxattrat(dir: BorrowedFd<'_>, file: &[u8], name: &std::ffi::CStr, value: &m
     })
 }
 
+/// As if the kernel were one of before Linux 5.6, or not.
+#[cfg(test)]
+pub(super) fn pretend_old(old: bool) {
+    NO_OPENAT2.store(old, Relaxed);
+    NO_GETXATTRAT.store(old, Relaxed);
+}
+
 /// Sets an extended attribute. Not by a name: what is changed is always held open.
 pub(super) fn set_xattr(
     fd: BorrowedFd<'_>,

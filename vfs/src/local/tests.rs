@@ -627,6 +627,31 @@ async fn the_volume_tells_of_itself() {
     assert_eq!((again.serial, again.total_bytes), (volume.serial, volume.total_bytes));
 }
 
+#[tokio::test]
+async fn older_kernels_do() {
+    let _alone = ALONE.lock().await;
+    sys::pretend_old(true);
+    let scratch = Scratch::new();
+    let share = scratch.serve().await;
+    symlink("/etc", scratch.path("link")).unwrap();
+    let dos = Some(DosAttributes { attributes: 2, creation_time: None });
+    for (name, how) in [("f", CreateHow::file()), ("d", CreateHow::directory())] {
+        share.local.create(&share.root, &disk(name), &CreateHow { dos, ..how }).await.unwrap();
+        // A share that remembers nothing.
+        assert_eq!(scratch.serve().await.find(name).await.metadata.dos, dos);
+        let handle = scratch.serve().await.open(name, false, false).await;
+        assert_eq!(handle.metadata().await.unwrap().dos, dos);
+        let key = share.find(name).await.metadata.key;
+        fs::rename(scratch.path(name), scratch.path("aside")).unwrap();
+        symlink("/etc/passwd", scratch.path(name)).unwrap();
+        let open = share.local.open(Some(&share.root), &disk(name), &key, READ).await;
+        assert_eq!(open.map(drop), Err(FsError::Stale));
+        fs::rename(scratch.path("aside"), scratch.path(&format!("{name}-aside"))).unwrap();
+    }
+    assert_eq!(share.find("link").await.metadata.kind, Kind::Symlink);
+    sys::pretend_old(false);
+}
+
 /// The system calls of each warm operation. An extra `statx` shows here. (`close` is not counted: one for each open and create.)
 #[tokio::test]
 async fn system_calls_per_operation() {
