@@ -8,6 +8,8 @@ use shoal_protocol::fscc::access::AccessMask;
 use shoal_protocol::fscc::attributes::FileAttributes;
 use shoal_vfs::{DosAttributes, FsError, Kind, Metadata, OpenHow, Timestamp};
 
+use crate::state::open::DiskObject;
+
 /// The status that says what a file system error says.
 pub fn status(error: FsError) -> NtStatus {
     match error {
@@ -166,6 +168,24 @@ pub fn facts(metadata: &Metadata) -> Facts {
         volume: metadata.key.device,
         directory,
     }
+}
+
+/// The facts of an open as clients are to see them: a write shows in its own time (see [`WriteTime`]).
+///
+/// [`WriteTime`]: crate::state::file::WriteTime
+pub fn shown_facts(disk: &DiskObject, metadata: &Metadata) -> Facts {
+    let mut facts = facts(metadata);
+    let mut opens = disk.node().opens();
+    let write_time = &mut opens.stream(disk.stream).write_time;
+    facts.last_write_time = write_time.show(facts.last_write_time, now());
+    facts.change_time = facts.last_write_time;
+    facts
+}
+
+/// The same, from what the storage says now.
+pub async fn current_facts(disk: &DiskObject) -> Result<Facts, NtStatus> {
+    let metadata = disk.file.metadata().await.map_err(status)?;
+    Ok(shown_facts(disk, &metadata))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod convert;
 pub mod listener;
 pub mod metrics;
 pub mod misbehaved;
+pub mod name;
 pub mod pipe;
 pub mod reply;
 pub mod share;

@@ -69,7 +69,7 @@ async fn finish_disk(server: &Arc<Server>, open: &Open, disk: &DiskObject, wante
             tracing::debug!(%error, "the write time could not be set at close");
         }
     }
-    let facts = if wanted { disk.facts().await.ok() } else { None };
+    let facts = if wanted { convert::current_facts(disk).await.ok() } else { None };
 
     let (wakes, watch, last) = {
         let mut opens = disk.node().opens();

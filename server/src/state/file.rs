@@ -10,7 +10,7 @@ use super::notify::Watches;
 use super::share_mode::{Claim, ShareModes};
 use super::turn::Wake;
 
-/// Which stream of a file. Only the unnamed one can be opened; `command::create::name` refuses every other.
+/// Which stream of a file. Only the unnamed one can be opened; `crate::name` refuses every other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum StreamName {
     /// The file's data, `::$DATA`.

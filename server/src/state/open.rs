@@ -8,14 +8,13 @@ use shoal_protocol::NtStatus;
 use shoal_protocol::fscc::access::AccessMask;
 use shoal_protocol::smb2::FileId;
 use shoal_protocol::smb2::create::CreateOptions;
-use shoal_vfs::{BackendFile, Link, Metadata, Node};
+use shoal_vfs::{BackendFile, Link, Node};
 
 use super::enumeration::Enumeration;
 use super::file::{NodeState, StreamName};
 use super::session::Session;
 use super::share_mode::Claim;
 use super::tree::TreeConnect;
-use crate::convert::{self, Facts};
 use crate::pipe::Pipe;
 
 /// A handle that a client holds.
@@ -115,21 +114,5 @@ impl DiskObject {
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         self.enumeration.is_some()
-    }
-
-    /// What the storage says of it now, with the write time that clients are to see.
-    pub async fn facts(&self) -> Result<Facts, NtStatus> {
-        let metadata = self.file.metadata().await.map_err(convert::status)?;
-        Ok(self.facts_of(&metadata))
-    }
-
-    /// The same from metadata that was read just now.
-    pub fn facts_of(&self, metadata: &Metadata) -> Facts {
-        let mut facts = convert::facts(metadata);
-        let mut opens = self.node().opens();
-        let write_time = &mut opens.stream(self.stream).write_time;
-        facts.last_write_time = write_time.show(facts.last_write_time, convert::now());
-        facts.change_time = facts.last_write_time;
-        facts
     }
 }

@@ -6,7 +6,6 @@
 
 mod contexts;
 mod disposition;
-pub mod name;
 
 use std::sync::Arc;
 
@@ -24,10 +23,10 @@ use shoal_vfs::{
 };
 
 use self::disposition::Asked;
-use self::name::ParsedName;
 use crate::command::close::close_open;
 use crate::context::Context;
 use crate::convert::{self, Facts};
+use crate::name::{self, ParsedName};
 use crate::pipe::Pipe;
 use crate::reply::Reply;
 use crate::share::ShareKind;
@@ -255,7 +254,7 @@ impl Create<'_> {
         } else {
             (CreateResponse::OPENED, metadata)
         };
-        let facts = disk.facts_of(&metadata);
+        let facts = convert::shown_facts(disk, &metadata);
         self.insert(open, disk)?;
         Ok((action, facts))
     }
@@ -352,7 +351,7 @@ impl Create<'_> {
         let filter = if disk.is_directory() { NotifyFilter::DIR_NAME } else { NotifyFilter::FILE_NAME };
         self.cx.server.watching.announce(dir, &[(NotifyAction::Added, name)], filter);
         self.insert(open, disk)?;
-        Ok(disk.facts_of(&metadata))
+        Ok(convert::shown_facts(disk, &metadata))
     }
 
     fn open(

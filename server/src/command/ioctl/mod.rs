@@ -19,6 +19,7 @@ use shoal_protocol::smb2::ioctl::{IoctlRequest, IoctlResponse};
 
 use crate::access;
 use crate::context::Context;
+use crate::convert;
 use crate::reply::Reply;
 
 /// The least room that SRV_ENUMERATE_SNAPSHOTS must have for its answer (3.3.5.15.1).
@@ -106,7 +107,7 @@ pub async fn handle(cx: &Context, request: IoctlRequest) -> Result<Reply, NtStat
 /// An id of the file that is the same as long as the file and its volume are: made of their numbers, not stored.
 async fn object_id(cx: &Context, request: &IoctlRequest) -> Result<Reply, NtStatus> {
     let open = cx.open(request.file_id)?;
-    let facts = open.disk()?.facts().await?;
+    let facts = convert::current_facts(open.disk()?).await?;
     let id = |high: u64, low: u64| Guid((u128::from(high) << 64 | u128::from(low)).to_le_bytes());
     let object_id = id(facts.volume, facts.index_number);
     let answered = ObjectId {

@@ -11,7 +11,7 @@ use shoal_vfs::{Fold, Name};
 use super::{answer, require_room};
 use crate::access;
 use crate::context::Context;
-use crate::convert::Facts;
+use crate::convert::{self, Facts};
 use crate::pipe::Pipe;
 use crate::reply::Reply;
 use crate::share::ShareKind;
@@ -72,7 +72,7 @@ impl Query<'_> {
             FileInformationClass::AlternateName => AlternateNameInformation::default().encode(out),
             FileInformationClass::FullEa => return Err(NtStatus::NO_EAS_ON_FILE),
             _ => {
-                let facts = self.disk.facts().await?;
+                let facts = convert::current_facts(self.disk).await?;
                 self.write_facts(class, &facts, request, out)?;
             }
         }

@@ -12,9 +12,9 @@ use shoal_vfs::{Kind, Link, Name, Node, OpenHow, RenameError, RenameView, Root};
 use super::file::too_short;
 use crate::Server;
 use crate::access;
-use crate::command::create::name;
 use crate::context::Context;
 use crate::convert;
+use crate::name;
 use crate::state::file::NodeState;
 use crate::state::open::{DiskObject, Object, Open};
 

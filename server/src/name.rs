@@ -1,4 +1,4 @@
-//! The name in a CREATE: MS-SMB2 2.2.13 and 3.3.5.9, MS-FSCC 2.1.5.
+//! The name in a CREATE, and the new name of a rename or link: MS-SMB2 2.2.13 and 3.3.5.9, MS-FSCC 2.1.5.
 //!
 //! The one place where a client's name becomes a path below the share's root and a stream of what is there.
 
