@@ -296,4 +296,63 @@ mod tests {
         assert!(matches!(ranges.acquire(1, range(9, 1), false, false, 4), Acquire::TooMany));
         assert!(granted(ranges.acquire(2, range(9, 1), false, false, 4)));
     }
+
+    /// Random locks, unlocks, closes, reads and writes of four opens on 16 bytes, against an oracle that looks at each byte.
+    #[test]
+    fn simulated_against_bytes() {
+        let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut random = |below: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % below
+        };
+        let mut ranges = ByteRanges::default();
+        let mut held: Vec<(u64, u64, u64, bool)> = Vec::new();
+        let covers = |&(_, offset, length, _): &(u64, u64, u64, bool), byte: u64| {
+            (offset..offset + length).contains(&byte)
+        };
+        for step in 0..50_000 {
+            let (owner, offset) = (1 + random(4), random(16));
+            let length = 1 + random(16 - offset);
+            let bytes = || offset..offset + length;
+            let exclusive = random(2) == 0;
+            match random(8) {
+                0..=2 => {
+                    let free = held.iter().all(|lock| {
+                        let apart = !bytes().any(|byte| covers(lock, byte));
+                        apart || (!exclusive && (!lock.3 || lock.0 == owner))
+                    });
+                    let taken = ranges.acquire(owner, range(offset, length), exclusive, false, usize::MAX);
+                    assert_eq!(granted(taken), free, "step {step}");
+                    if free {
+                        held.push((owner, offset, length, exclusive));
+                    }
+                }
+                3..=4 => {
+                    let same =
+                        |lock: &&(u64, u64, u64, bool)| (lock.0, lock.1, lock.2) == (owner, offset, length);
+                    let found = held.iter().filter(same).max_by_key(|lock| lock.3).copied();
+                    let released = ranges.release(owner, range(offset, length)).is_some();
+                    assert_eq!(released, found.is_some(), "step {step}");
+                    if let Some(found) = found {
+                        held.remove(held.iter().position(|lock| *lock == found).expect("just found"));
+                    }
+                }
+                5 if random(10) == 0 => {
+                    drop(ranges.release_all(owner));
+                    held.retain(|lock| lock.0 != owner);
+                }
+                _ => {
+                    let write = random(2) == 0;
+                    let free = held.iter().all(|lock| {
+                        let apart = !bytes().any(|byte| covers(lock, byte));
+                        apart || if lock.3 { lock.0 == owner } else { !write }
+                    });
+                    assert_eq!(ranges.permits(owner, range(offset, length), write), free, "step {step}");
+                }
+            }
+            assert_eq!(ranges.len(), held.len(), "step {step}");
+        }
+    }
 }

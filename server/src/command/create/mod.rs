@@ -380,9 +380,13 @@ impl Create<'_> {
     }
 
     fn insert(&self, open: &Arc<Open>, disk: &DiskObject) -> Result<(), NtStatus> {
-        self.session.insert_open(open.clone())?;
-        self.cx.set_related_open(open.id);
+        // Before anybody can close it, and not at all if nobody gets it.
         disk.changing.lock().delete_on_close = self.asked.delete_on_close();
+        if let Err(status) = self.session.insert_open(open.clone()) {
+            disk.changing.lock().delete_on_close = false;
+            return Err(status);
+        }
+        self.cx.set_related_open(open.id);
         Ok(())
     }
 
