@@ -105,6 +105,8 @@ pub struct Vfs<F> {
     /// one instant.
     moves_begun: AtomicU64,
     moves_ended: AtomicU64,
+    /// Held while a directory is given another place: an instant.
+    moves: sync::Mutex<()>,
     pub(crate) moving_directories: AtomicUsize,
     pub(crate) running: Arc<Running>,
     pub(crate) counts: Counts,
@@ -170,6 +172,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             topology: Gate::new(),
             moves_begun: AtomicU64::new(0),
             moves_ended: AtomicU64::new(0),
+            moves: sync::Mutex::new(()),
             moving_directories: AtomicUsize::new(0),
             running: Running::new(),
             counts: Counts::default(),
@@ -221,22 +224,63 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// The names from `root` down to `link`, all of one instant. `None` if it does not stand below `root`.
     pub fn path(&self, root: &Root<F>, link: &Link<F>) -> Option<Vec<Name>> {
-        loop {
+        for _ in 0..3 {
             let ended = self.moves_ended.load(Ordering::SeqCst);
             let begun = self.moves_begun.load(Ordering::SeqCst);
             let (names, reached) = link.names_below(Some(root.link.node()));
             if begun == ended && self.moves_begun.load(Ordering::SeqCst) == begun {
                 return reached.then_some(names);
             }
-            std::hint::spin_loop();
         }
+        let _still = self.moves.lock();
+        let (names, reached) = link.names_below(Some(root.link.node()));
+        reached.then_some(names)
     }
 
     /// Runs `f`, which gives a directory another place, so that [`Vfs::path`] notices.
     pub(crate) fn restructure(&self, f: impl FnOnce()) {
+        if sync::defect(sync::Defect::UncountedMoves) {
+            return f();
+        }
+        let _alone = self.moves.lock();
         self.moves_begun.fetch_add(1, Ordering::SeqCst);
         f();
         self.moves_ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// For models and tests, when nothing runs: nobody waits, nothing is claimed or gated, and what is believed of each
+    /// name is what the backend says.
+    #[cfg(any(test, shuttle))]
+    #[doc(hidden)]
+    pub async fn check_at_rest(&self) {
+        assert!(self.topology.is_idle(), "the topology lock is held");
+        let nodes = self.nodes.all();
+        for node in nodes.iter().filter_map(|node| node.directory()) {
+            assert!(node.gate.is_idle(), "a gate is held");
+            assert!(!node.moving.load(Ordering::SeqCst));
+        }
+        for slot in self.slots.all() {
+            assert!(!slot.is_claimed(), "{slot:?} is claimed");
+            let Some(dir) = nodes.iter().find(|node| node.id() == slot.dir && !node.is_dead()) else {
+                continue;
+            };
+            let value = slot.peek().0;
+            for link in value.links() {
+                let place = link.place_now().expect("a link in a slot stands somewhere");
+                assert!(!link.is_gone(), "{slot:?} has a link that is gone");
+                assert!(place.dir.id() == slot.dir, "{slot:?} has a link of another directory");
+                assert!(dir.mount.fold.fold(&place.name) == slot.fold, "{slot:?} has a link of another name");
+                let found = dir.mount.backend.lookup(&dir.be, &place.name.to_disk()).await.expect("looks up");
+                let key = found.map(|info| info.metadata.key);
+                assert_eq!(key, Some(link.node().key()), "{slot:?} is not what the backend has");
+            }
+            if matches!(value, lookup::slot::Value::Negative) {
+                let name = Name::from_disk(slot.fold.as_bytes());
+                let found =
+                    dir.mount.backend.lookup_folded(&dir.be, &name, &dir.mount.fold).await.expect("looks up");
+                assert!(found.is_empty(), "{slot:?} is believed to be absent");
+            }
+        }
     }
 
     /// How a change of names passes its directories' gates.

@@ -221,6 +221,11 @@ impl<F> NodeTable<F> {
         self.map.len()
     }
 
+    #[cfg(any(test, shuttle))]
+    pub(crate) fn all(&self) -> Vec<Arc<Node<F>>> {
+        self.map.iter().filter_map(|found| found.value().upgrade()).collect()
+    }
+
     /// Takes `node` out, if it is the one that is found by its identity.
     pub(crate) fn forget(&self, node: &Node<F>) {
         let key = table_key(node.key, node.kind, &node.mount);

@@ -25,6 +25,14 @@ mod checked {
     }
 
     impl<T: ?Sized> Mutex<T> {
+        /// What it guards, of which nobody else knows.
+        pub fn get_mut(&mut self) -> &mut T
+        where
+            T: Sized,
+        {
+            self.0.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner())
+        }
+
         /// Waits for it.
         pub fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -47,16 +55,15 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
 /// Runs a future in a task of its own, whose end nobody awaits.
 #[cfg(shuttle)]
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
-    // Dropping shuttle's handle detaches the task, as tokio's does.
-    drop(shuttle::future::spawn(future));
+    // Dropping its handle would take the task out of the checker's search for deadlocks.
+    std::mem::forget(shuttle::future::spawn(future));
 }
 
 /// A wrong turn that the models take on purpose: each must be caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Defect {
     /// None.
-    None = 0,
+    None,
     /// The names are claimed before the victim directory is drained.
     NamesThenDrain,
     /// A claim is given up when the request is dropped, although its backend call goes on.
@@ -81,8 +88,16 @@ pub enum Defect {
     ValueAtPoll,
     /// A listing is returned while names in it are half-changed.
     UnsettledListing,
-    /// A change of the tree takes no gate.
+    /// A create takes no gate.
     NoGate,
+    /// Where others change the tree, who came after the question was asked is told its answer too.
+    AnswersLateComers,
+    /// What was stored stays stored when a change's outcome is unknown.
+    KeepsAfterUnknown,
+    /// Moves of directories are not counted, so that a path may mix them.
+    UncountedMoves,
+    /// A move does not look whether its target stands below it.
+    NoLoopCheck,
 }
 
 /// Whether the models have chosen this defect.
@@ -92,19 +107,22 @@ pub(crate) const fn defect(_: Defect) -> bool {
     false
 }
 
+// Of the thread: the checker runs all tasks of a model on the thread that called it, and models run side by side.
 #[cfg(shuttle)]
-static DEFECT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+thread_local! {
+    static DEFECT: std::cell::Cell<Defect> = const { std::cell::Cell::new(Defect::None) };
+}
 
 /// Whether the models have chosen this defect.
 #[cfg(shuttle)]
 pub(crate) fn defect(which: Defect) -> bool {
-    DEFECT.load(std::sync::atomic::Ordering::Relaxed) == which as u8
+    DEFECT.get() == which
 }
 
-/// Chooses the defect of all runs from now on.
+/// Chooses the defect of all runs on this thread from now on.
 #[cfg(shuttle)]
 pub fn choose_defect(which: Defect) {
-    DEFECT.store(which as u8, std::sync::atomic::Ordering::Relaxed);
+    DEFECT.set(which);
 }
 
 /// Ends after `duration`.

@@ -59,14 +59,6 @@ impl<G> Waiter<G> {
             Cell::Done => unreachable!("polled after its end"),
         }
     }
-
-    /// Gives the wait up. A grant that was recorded already comes back.
-    fn give_up(&self) -> Option<G> {
-        match std::mem::replace(&mut *self.cell.lock(), Cell::Done) {
-            Cell::Granted(grant) => Some(grant),
-            Cell::Waiting(_) | Cell::Done => None,
-        }
-    }
 }
 
 /// Those who wait, in the order in which they came; `K` is what each wants.
@@ -149,18 +141,33 @@ impl Wakes {
     }
 }
 
+/// Gives a wait up, under the owner's mutex. A grant that was recorded already comes back: the owner passes it on.
+///
+/// The cell decides: who has a grant is in no line any more, and his ticket may be another's in a line that began since.
+#[must_use]
+pub(crate) fn give_up<K: Copy, G>(line: &mut Option<Box<Queue<K, G>>>, waiter: &Waiter<G>) -> Option<G> {
+    let cell = std::mem::replace(&mut *waiter.cell.lock(), Cell::Done);
+    match cell {
+        Cell::Granted(_) if defect(Defect::LostGrant) => None,
+        Cell::Granted(grant) => Some(grant),
+        Cell::Done => None,
+        Cell::Waiting(_) => {
+            let left = line.as_mut().is_some_and(|queue| queue.remove(waiter.ticket));
+            debug_assert!(left, "a waiter without a grant is in line");
+            if line.as_ref().is_some_and(|queue| queue.is_empty()) {
+                *line = None;
+            }
+            None
+        }
+    }
+}
+
 /// What a queue lives in.
 pub(crate) trait Owner {
-    type Want: Copy;
     type Grant;
 
-    /// Runs `f` on the queue under the owner's mutex, then whatever that makes possible, then wakes.
-    /// `given_back` is a grant that its waiter did not live to take.
-    fn leave(
-        &self,
-        remove: impl FnOnce(&mut Queue<Self::Want, Self::Grant>),
-        given_back: impl FnOnce() -> Option<Self::Grant>,
-    );
+    /// A waiter does not wait any more: takes it out of the line, or passes its grant on, under the owner's mutex.
+    fn leave(&self, waiter: &Waiter<Self::Grant>);
 }
 
 /// A wait for a grant. Dropping it leaves the line, or passes the grant on.
@@ -191,13 +198,6 @@ impl<O: Owner> Drop for Wait<O> {
         if self.done {
             return;
         }
-        let waiter = &self.waiter;
-        // Under the owner's mutex nobody can be granting: either we are still in line, or the grant is in the cell.
-        self.owner.leave(
-            |queue| {
-                queue.remove(waiter.ticket);
-            },
-            || waiter.give_up().filter(|_| !defect(Defect::LostGrant)),
-        );
+        self.owner.leave(&self.waiter);
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::fifo::{Owner, Queue, Wait, Wakes};
+use super::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
 use crate::sync::{Defect, Mutex, defect};
 
 /// How a gate is passed.
@@ -122,7 +122,7 @@ impl Gate {
         Some(GateGuard { gate: Arc::clone(self), mode: Mode::Exclusive })
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, shuttle))]
     pub(crate) fn is_idle(&self) -> bool {
         let inner = self.inner.lock();
         inner.shared == 0 && !inner.exclusive && inner.queue.is_none()
@@ -136,15 +136,11 @@ struct Line {
 }
 
 impl Owner for Line {
-    type Want = Mode;
     type Grant = ();
 
-    fn leave(&self, remove: impl FnOnce(&mut Queue<Mode, ()>), given_back: impl FnOnce() -> Option<()>) {
+    fn leave(&self, waiter: &Waiter<()>) {
         let mut inner = self.gate.inner.lock();
-        if let Some(queue) = inner.queue.as_mut() {
-            remove(queue);
-        }
-        if given_back().is_some() {
+        if give_up(&mut inner.queue, waiter).is_some() {
             inner.exit(self.mode);
         }
         // Those behind a remover who gave up may come in now.

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::fifo::{Owner, Queue, Wait, Wakes};
+use super::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
 use super::link::Link;
 use crate::error::{FsError, Result};
 use crate::fold::FoldedName;
@@ -151,6 +151,12 @@ pub(crate) struct Slot<F> {
     inner: Mutex<Inner<F>>,
 }
 
+impl<F> std::fmt::Debug for Slot<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} in {:?}", self.fold, self.dir)
+    }
+}
+
 /// What a reader gets.
 pub(crate) enum Access<F> {
     Value(Value<F>),
@@ -174,13 +180,6 @@ impl<F> Slot<F> {
     pub(crate) fn peek(&self) -> (Value<F>, bool) {
         let inner = self.inner.lock();
         (inner.value.clone(), inner.claimed)
-    }
-
-    /// Unknown and claimed.
-    #[cfg(test)]
-    pub(crate) fn is_in_lookup(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.claimed && !inner.value.is_known()
     }
 
     #[cfg(any(test, shuttle))]
@@ -278,7 +277,7 @@ impl<F> Slot<F> {
 }
 
 impl<F> Inner<F> {
-    fn push(&mut self, want: Want) -> Arc<super::fifo::Waiter<Grant<F>>> {
+    fn push(&mut self, want: Want) -> Arc<Waiter<Grant<F>>> {
         self.queue.get_or_insert_with(|| Box::new(Queue::new())).push(want)
     }
 
@@ -312,7 +311,7 @@ impl<F> Inner<F> {
                 |want| match want {
                     Want::Value { seen } => match answers {
                         Answers::All => true,
-                        Answers::Earlier => seen != episode,
+                        Answers::Earlier => seen != episode || defect(Defect::AnswersLateComers),
                         Answers::None => false,
                     },
                     _ => false,
@@ -340,28 +339,18 @@ impl<F> Inner<F> {
 }
 
 impl<F> Owner for Slot<F> {
-    type Want = Want;
     type Grant = Grant<F>;
 
-    fn leave(
-        &self,
-        remove: impl FnOnce(&mut Queue<Want, Grant<F>>),
-        given_back: impl FnOnce() -> Option<Grant<F>>,
-    ) {
+    fn leave(&self, waiter: &Waiter<Grant<F>>) {
         let mut wakes = Wakes::default();
         let mut inner = self.inner.lock();
-        if let Some(queue) = inner.queue.as_mut() {
-            remove(queue);
-            if queue.is_empty() {
-                inner.queue = None;
-            }
-        }
-        let grant = given_back();
+        let grant = give_up(&mut inner.queue, waiter);
         if matches!(grant, Some(Grant::Claim)) {
             inner.hand_on(&mut wakes);
         }
         drop(inner);
         wakes.wake();
+        // An answer that nobody took: it may be the last to hold its node.
         drop(grant);
     }
 }
@@ -383,7 +372,7 @@ impl<F> Claim<F> {
 
     /// The backend is about to change the name: from here on only [`Claim::publish`] leaves a known value.
     pub(crate) fn begin(&mut self) {
-        self.changing = true;
+        self.changing = !defect(Defect::KeepsAfterUnknown);
     }
 
     /// Stores what was found out while the claim goes on.

@@ -11,7 +11,7 @@ use std::task::Poll;
 use crate::Vfs;
 use crate::counters::Count;
 use crate::error::{FsError, Result};
-use crate::lookup::fifo::{Queue, Wait, Waiter, Wakes};
+use crate::lookup::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
 use crate::sync::{Defect, Mutex, defect, spawn};
 
 /// The changes that run in tasks of their own.
@@ -23,7 +23,7 @@ pub(crate) struct Running {
 #[derive(Default)]
 struct Inner {
     tasks: usize,
-    queue: Option<Queue<(), ()>>,
+    queue: Option<Box<Queue<(), ()>>>,
 }
 
 impl Running {
@@ -44,24 +44,19 @@ impl Running {
                 if inner.tasks == 0 {
                     return;
                 }
-                inner.queue.get_or_insert_with(Queue::new).push(())
+                inner.queue.get_or_insert_with(|| Box::new(Queue::new())).push(())
             };
             Wait::new(Arc::clone(self), waiter).await;
         }
     }
 }
 
-impl crate::lookup::fifo::Owner for Running {
-    type Want = ();
+impl Owner for Running {
     type Grant = ();
 
-    fn leave(&self, remove: impl FnOnce(&mut Queue<(), ()>), given_back: impl FnOnce() -> Option<()>) {
-        let mut inner = self.inner.lock();
-        if let Some(queue) = inner.queue.as_mut() {
-            remove(queue);
-        }
+    fn leave(&self, waiter: &Waiter<()>) {
         // Everybody is told at once: there is nothing to pass on.
-        given_back();
+        let _told = give_up(&mut self.inner.lock().queue, waiter);
     }
 }
 
