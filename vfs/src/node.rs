@@ -85,7 +85,8 @@ impl<F> Node<F> {
     /// The one mutex over its marks, its opens and what the server keeps of it. Held shortly, never across an await;
     /// of two nodes in the order of their numbers.
     pub fn opens(&self) -> Opens<'_, F> {
-        Opens::new(self, self.state.lock())
+        let rank = Rank::take(self.id);
+        Opens::new(self, self.state.lock(), rank)
     }
 
     pub(crate) fn directory(&self) -> Option<&Directory<F>> {
@@ -163,6 +164,46 @@ impl<F> Drop for Node<F> {
                 node.directory.as_mut().and_then(|directory| directory.place.get_mut().take())
             });
         }
+    }
+}
+
+/// Watches, in debug builds, that the opens of several nodes are locked in the order of the nodes' numbers.
+pub(crate) struct Rank(#[cfg(debug_assertions)] NodeId);
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static RANKS: std::cell::RefCell<Vec<NodeId>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl Rank {
+    #[cfg(debug_assertions)]
+    fn take(id: NodeId) -> Rank {
+        RANKS.with_borrow_mut(|ranks| {
+            // The checker runs all tasks of a model on one thread.
+            let highest = ranks.iter().max();
+            debug_assert!(
+                cfg!(shuttle) || highest.is_none_or(|held| *held < id),
+                "opens of {id:?} after {highest:?}"
+            );
+            ranks.push(id);
+        });
+        Rank(id)
+    }
+
+    #[cfg(not(debug_assertions))]
+    fn take(_: NodeId) -> Rank {
+        Rank()
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Rank {
+    fn drop(&mut self) {
+        RANKS.with_borrow_mut(|ranks| {
+            let at = ranks.iter().rposition(|held| *held == self.0);
+            debug_assert!(at.is_some(), "the opens of {:?} were locked on another thread", self.0);
+            at.map(|at| ranks.swap_remove(at));
+        });
     }
 }
 

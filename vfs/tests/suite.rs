@@ -60,6 +60,11 @@ impl Bed {
         Bed::of(Arc::new(slow), Fold::Insensitive, Options::default()).await
     }
 
+    async fn locking_directories() -> Bed {
+        let options = Options { plan: Plan::DirectoryLock, ..Options::default() };
+        Bed::of(Memory::new(MemoryOptions::default()), Fold::Insensitive, options).await
+    }
+
     fn top(&self) -> Arc<Node> {
         Arc::clone(self.root.link().node())
     }
@@ -700,4 +705,115 @@ suite! {
     local_insensitive: Bed::local(Fold::Insensitive),
     local_sensitive: Bed::local(Fold::Sensitive),
     slow: Bed::slow(),
+    locking_directories: Bed::locking_directories(),
+}
+
+/// Two shares of which one lies in the other see each other's objects, opens and pending deletions.
+#[tokio::test]
+async fn overlapping_shares_are_one_tree() {
+    let outer = Bed::local(Fold::Insensitive).await;
+    let sub = outer.make(&outer.top(), "sub", CreateHow::directory()).await.0;
+    let scratch = outer.scratch.clone().expect("a scratch directory").join("sub");
+    let backend = Arc::new(Local::open(&scratch, local::Options::default()).expect("opens"));
+    let inner = outer.vfs.mount(backend, Fold::Insensitive).await.expect("mounts");
+    assert!(Arc::ptr_eq(inner.link().node(), sub.node()));
+    let made = outer.file(sub.node(), "x").await;
+    let found =
+        outer.vfs.lookup_one(inner.link().node(), &name("X")).await.expect("looks up").expect("is there");
+    assert!(Arc::ptr_eq(&made, &found));
+    assert_eq!(outer.path(&made), "/sub/x");
+    assert_eq!(outer.vfs.path(&inner, &made), Some(vec![name("x")]));
+    assert_eq!(outer.vfs.path(&inner, &outer.root.link()), None);
+    // A share's root is neither moved nor removed through the other.
+    assert_eq!(
+        outer.rename(&sub, &outer.top(), "moved", false).await,
+        Err(RenameError::Fs(FsError::AccessDenied))
+    );
+    assert_eq!(outer.remove(&sub).await, Err(FsError::AccessDenied));
+    // What is known of a root that is first reached from its own share.
+    let deep = outer.make(sub.node(), "deep", CreateHow::directory()).await.0;
+    drop(deep);
+    let backend = Arc::new(Local::open(&scratch.join("deep"), local::Options::default()).expect("opens"));
+    let deepest = outer.vfs.mount(backend, Fold::Insensitive).await.expect("mounts");
+    let (file, _) = outer.make(deepest.link().node(), "y", CreateHow::file()).await;
+    let walked = outer.vfs.resolve_parent(&outer.root, &path("sub/deep/y")).await.expect("walks");
+    assert!(Arc::ptr_eq(&walked, deepest.link().node()));
+    assert_eq!(outer.path(&file), "/sub/deep/y");
+    assert_eq!(outer.remove(&file).await, Ok(Removal::Removed));
+}
+
+/// The claim of the design: over a storage that takes its time, changes in one directory take it side by side.
+#[tokio::test(start_paused = true)]
+async fn one_directory_is_no_queue() {
+    const DELAY: Duration = Duration::from_millis(5);
+    const CLIENTS: usize = 256;
+    let delays = |since: tokio::time::Instant| since.elapsed().as_secs_f64() / DELAY.as_secs_f64();
+    for plan in [Plan::Claims, Plan::DirectoryLock] {
+        let slow = Latency::new(Memory::new(MemoryOptions::default()), DELAY);
+        let bed = Bed::of(Arc::new(slow), Fold::Insensitive, Options { plan, ..Options::default() }).await;
+        let top = bed.top();
+        let together = |each: Box<dyn Fn(usize) -> tokio::task::JoinHandle<()>>| async move {
+            let start = tokio::time::Instant::now();
+            let tasks: Vec<_> = (0..CLIENTS).map(each).collect();
+            for task in tasks {
+                task.await.expect("ends");
+            }
+            delays(start)
+        };
+        let (vfs, dir) = (Arc::clone(&bed.vfs), Arc::clone(&top));
+        let creates = together(Box::new(move |i| {
+            let (vfs, dir) = (Arc::clone(&vfs), Arc::clone(&dir));
+            tokio::spawn(async move {
+                let made = vfs.create(&dir, &name(&format!("n{i}")), CreateHow::file(), |_, _| ()).await;
+                assert!(matches!(made, Ok(Creation::Created { .. })));
+            })
+        }))
+        .await;
+        let (vfs, dir) = (Arc::clone(&bed.vfs), Arc::clone(&top));
+        let renames = together(Box::new(move |i| {
+            let (vfs, dir) = (Arc::clone(&vfs), Arc::clone(&dir));
+            tokio::spawn(async move {
+                let link =
+                    vfs.lookup_one(&dir, &name(&format!("n{i}"))).await.expect("looks up").expect("is there");
+                let to = name(&format!("m{i}"));
+                vfs.rename(&link, &dir, &to, false, |_| Ok::<_, ()>(())).await.expect("renames");
+            })
+        }))
+        .await;
+        let (vfs, dir) = (Arc::clone(&bed.vfs), Arc::clone(&top));
+        let removals = together(Box::new(move |i| {
+            let (vfs, dir) = (Arc::clone(&vfs), Arc::clone(&dir));
+            tokio::spawn(async move {
+                let link =
+                    vfs.lookup_one(&dir, &name(&format!("m{i}"))).await.expect("looks up").expect("is there");
+                link.node().opens().set_delete_pending(&link, true);
+                assert_eq!(vfs.remove_link(&link).await, Ok(Removal::Removed));
+            })
+        }))
+        .await;
+        match plan {
+            Plan::Claims => {
+                assert!(
+                    creates <= 3.0 && renames <= 3.0 && removals <= 2.0,
+                    "{creates} {renames} {removals} delays"
+                );
+            }
+            Plan::DirectoryLock => assert!(creates >= 500.0, "{creates} delays: no directory lock"),
+        }
+    }
+}
+
+/// A change that panics in its own task lets go of its names.
+#[tokio::test]
+async fn a_panic_lets_go() {
+    let slow = Latency::new(Memory::new(MemoryOptions::default()), Duration::from_micros(200));
+    let bed = Bed::of(Arc::new(slow), Fold::Insensitive, Options::default()).await;
+    let top = bed.top();
+    let x = name("x");
+    let made = bed.vfs.create(&top, &x, CreateHow::file(), |_, _| -> () { panic!("on purpose") }).await;
+    assert_eq!(made.err(), Some(FsError::Indeterminate));
+    bed.vfs.quiesce().await;
+    // The file was made, and nobody knew: it is found.
+    let made = bed.vfs.create(&top, &x, CreateHow::file(), |_, _| ()).await.expect("answers");
+    assert!(matches!(made, Creation::Exists(_)));
 }

@@ -74,6 +74,7 @@ impl<F> Value<F> {
     }
 
     /// What a client means that spells the name so: the exact spelling, or else the first.
+    #[inline]
     pub(crate) fn pick(&self, name: &Name) -> Option<&Arc<Link<F>>> {
         match self {
             Value::Unknown | Value::Negative => None,
@@ -146,7 +147,8 @@ struct Inner<F> {
 pub(crate) struct Slot<F> {
     pub(crate) dir: NodeId,
     pub(crate) fold: FoldedName,
-    /// Somebody asked for it since the evictor last came by.
+    /// Somebody asked for it again since the evictor last came by. Once does not count: who looks for a million names
+    /// does not drive out those that are in use.
     pub(crate) used: AtomicBool,
     inner: Mutex<Inner<F>>,
 }
@@ -166,14 +168,21 @@ pub(crate) enum Access<F> {
 impl<F> Slot<F> {
     pub(crate) fn new(dir: NodeId, fold: FoldedName) -> Slot<F> {
         let inner = Inner { value: Value::Unknown, claimed: false, recheck: false, episode: 0, queue: None };
-        Slot { dir, fold, used: AtomicBool::new(true), inner: Mutex::new(inner) }
+        Slot { dir, fold, used: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
     /// Tells the evictor that the slot is of use. Stores only if that is news, so as not to dirty the line.
+    #[inline]
     pub(crate) fn touch(&self) {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// What `f` makes of the value as it is now. `f` takes no lock but a link's place.
+    #[inline]
+    pub(crate) fn with_value<R>(&self, f: impl FnOnce(&Value<F>) -> R) -> R {
+        f(&self.inner.lock().value)
     }
 
     /// The value as it is now, and whether somebody has the claim.

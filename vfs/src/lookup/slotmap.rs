@@ -125,6 +125,7 @@ impl<F> SlotMap<F> {
     /// The slot, made if it is not there. The second value: how many were evicted for it.
     pub(crate) fn find_or_make(&self, dir: NodeId, fold: &FoldedName) -> (Arc<Slot<F>>, usize) {
         if let Some(found) = self.find(dir, fold) {
+            found.touch();
             return (found, 0);
         }
         let made = Arc::new(Slot::new(dir, fold.clone()));
@@ -200,6 +201,21 @@ mod tests {
         assert!(!Arc::ptr_eq(&a, &map.find_or_make(NodeId(2), &folded("a")).0));
         assert!(map.find(NodeId(1), &folded("b")).is_none());
         assert_eq!(map.len(), 2);
+    }
+
+    #[test]
+    fn a_flood_of_names_does_not_drive_out_what_is_used() {
+        let map = SlotMap::<()>::new(1_000);
+        for i in 0..500 {
+            map.find_or_make(NodeId(1), &folded(&format!("used{i}")));
+        }
+        for i in 0..50_000 {
+            map.find_or_make(NodeId(2), &folded(&format!("{i}")));
+            let used = folded(&format!("used{}", i % 500));
+            map.peek(NodeId(1), &used, Slot::touch);
+        }
+        let left = (0..500).filter(|i| map.find(NodeId(1), &folded(&format!("used{i}"))).is_some()).count();
+        assert!(left > 450, "{left} of 500 are left");
     }
 
     #[test]

@@ -55,7 +55,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 return Ok(Creation::Exists(link));
             }
             let mut guard = self.lookup_and_lock(dir, name, self.gate_mode()).await?;
-            let value = self.value(dir, name, &guard.claim, false).await?;
+            // Most likely it is absent, in every spelling: that is asked for at once.
+            let value = self.value(dir, name, &guard.claim, true).await?;
             if let Some(link) = value.pick(name) {
                 let link = Arc::clone(link);
                 guard.claim.publish(value, Self::answers(dir));

@@ -92,6 +92,11 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// # Errors
     /// `NotADirectory`; `PathNotFound` if `dir` itself is gone; what the backend says.
     pub async fn lookup_one(&self, dir: &Arc<Node<F>>, name: &Name) -> Result<Option<Arc<Link<F>>>> {
+        if dir.mount.trust
+            && let Some(known) = self.cached(dir, name, &dir.mount.fold.fold(name))
+        {
+            return Ok(known);
+        }
         Ok(self.lookup_with_metadata(dir, name).await?.map(|(link, _)| link))
     }
 
@@ -108,19 +113,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
             return self.lookup_checked(dir, name, &fold).await;
         }
         match self.cached(dir, name, &fold) {
-            Some(Some(link)) => {
-                self.count(Count::Hits);
-                Ok(Some((link, None)))
-            }
-            Some(None) => {
-                self.count(Count::NegativeHits);
-                Ok(None)
-            }
+            Some(known) => Ok(known.map(|link| (link, None))),
             None => self.lookup_trusted(dir, name, &fold).await,
         }
     }
 
-    /// What is stored of a name, `None` if nothing; on the hot path.
+    /// What is stored of a name, `None` if nothing: the hot path. Only where what is stored is believed.
     #[inline]
     pub(crate) fn cached(
         &self,
@@ -128,22 +126,19 @@ impl<F: Default + Send + 'static> Vfs<F> {
         name: &Name,
         fold: &FoldedName,
     ) -> Option<Option<Arc<Link<F>>>> {
-        self.slots
-            .peek(dir.id(), fold, |slot| {
-                slot.touch();
-                match slot.peek().0 {
-                    Value::Unknown => None,
-                    Value::Negative => Some(None),
-                    Value::Positive(link) => Some(Some(link)),
-                    many => Some(many.pick(name).cloned()),
-                }
+        let known = self.slots.peek(dir.id(), fold, |slot| {
+            slot.touch();
+            slot.with_value(|value| match value {
+                Value::Unknown => None,
+                known => Some(known.pick(name).cloned()),
             })
-            .flatten()
+        })??;
+        self.count(if known.is_some() { Count::Hits } else { Count::NegativeHits });
+        Some(known)
     }
 
     pub(crate) fn slot(&self, dir: &Node<F>, fold: &FoldedName) -> Arc<Slot<F>> {
         let (slot, evicted) = self.slots.find_or_make(dir.id(), fold);
-        slot.touch();
         if evicted > 0 {
             self.counts.add(Count::Evictions, evicted as u64);
         }
