@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use crate::fold::FoldedName;
 use crate::name::Name;
 use crate::node::Node;
 use crate::sync::Mutex;
@@ -93,6 +94,12 @@ impl<F> Link<F> {
 
     pub(crate) fn spelling(&self) -> Option<Name> {
         self.place_cell().lock().as_ref().map(|place| place.name.clone())
+    }
+
+    /// How the link is spelled, if it stands in `dir` under a name that folds so.
+    pub(crate) fn spelling_in(&self, dir: &Node<F>, fold: &FoldedName) -> Option<Name> {
+        let Place { dir: here, name } = self.place_now()?;
+        (here.id() == dir.id() && dir.mount.fold.fold(&name) == *fold).then_some(name)
     }
 
     pub(crate) fn is_at(&self, dir: &Node<F>, name: &Name) -> bool {

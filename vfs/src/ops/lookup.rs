@@ -227,7 +227,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
         });
         let Some((value, false)) = stored else { return Ok(None) };
         let Some(link) = value.pick(name) else { return Ok(None) };
-        let Some(spelling) = link.spelling() else { return Ok(None) };
+        // A link that was found elsewhere has moved there, and is still stored here.
+        let Some(spelling) = link.spelling_in(dir, fold) else { return Ok(None) };
         if !dir.mount.exact && spelling != *name {
             return Ok(None);
         }
@@ -267,7 +268,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 && !mount.exact
                 && !mount.trust
             {
-                let spellings = stored.links().iter().filter_map(|link| link.spelling());
+                let fold = mount.fold.fold(name);
+                let spellings = stored.links().iter().filter_map(|link| link.spelling_in(dir, &fold));
                 for spelling in std::iter::once(name.clone()).chain(spellings) {
                     let disk = spelling.to_disk();
                     if let Some(info) = self.ask(dir, &disk).await? {
