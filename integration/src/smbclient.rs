@@ -60,7 +60,7 @@ pub fn run(checks: &mut Checks) {
         }
     }
     checks.check("smbclient: -L lists the shares that are not hidden", || listing(&server));
-    checks.check("smbclient: what must be refused", || refusals(&server, &closed));
+    checks.check("smbclient: what must be refused", || refusals(&scratch, &closed));
     checks.check("smbclient: a guest reaches a guest share alone", || guests(&server));
     checks.check("smbclient: the server ends at SIGTERM", || server.stop());
 }
@@ -250,8 +250,15 @@ fn listing(server: &Server) -> Result<(), Failure> {
     Ok(())
 }
 
-fn refusals(server: &Server, closed: &Path) -> Result<(), Failure> {
+/// On a server without a guest share, where an unknown user is nobody at all.
+fn refusals(scratch: &Scratch, closed: &Path) -> Result<(), Failure> {
     let here = Scratch::new("refusals");
+    let shares = [
+        format!("share={}", scratch.directory("share").display()),
+        format!("secret={},encrypt,hidden", scratch.directory("secret").display()),
+        format!("closed={},ro", closed.display()),
+    ];
+    let server = Server::start(here.path(), &shares)?;
     std::fs::write(closed.join("readable"), b"text").map_err(|e| e.to_string())?;
     std::fs::write(here.path().join("f"), b"text").map_err(|e| e.to_string())?;
     let expect = |share: &str, user: &str, commands: &str, status: &str| {

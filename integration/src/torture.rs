@@ -329,6 +329,6 @@ fn reason(text: &str) -> String {
 }
 
 fn last_words(text: &str) -> String {
-    let told = text.lines().filter(|line| !line.starts_with("time: ") && !line.trim().is_empty());
-    told.last().unwrap_or("(nothing)").chars().take(300).collect()
+    let mut told = text.lines().filter(|line| !line.starts_with("time: ") && !line.trim().is_empty());
+    told.next_back().unwrap_or("(nothing)").chars().take(300).collect()
 }
