@@ -192,7 +192,7 @@ impl Client {
         Ok((header, payload))
     }
 
-    /// Sends a request and waits for its final answer; statuses with severity error are `Trouble::Status`.
+    /// Sends a request and waits for its final answer; an answer that is none is `Trouble::Status`.
     pub async fn call(&mut self, request: &Request) -> Result<(Header, Response)> {
         let id = self.next_message_id;
         let frame = self.request(request);
@@ -202,11 +202,11 @@ impl Client {
             if header.message_id.0 != id || header.status == NtStatus::PENDING {
                 continue;
             }
-            if header.status.is_error() {
-                return Err(Trouble::Status(header.status));
-            }
-            let response = Response::parse(&header, &message).map_err(broken("response"))?;
-            return Ok((header, response));
+            // NO_MORE_FILES is a warning by its severity, and yet no answer.
+            return match Response::parse(&header, &message).map_err(broken("response"))? {
+                Response::Error(_) => Err(Trouble::Status(header.status)),
+                response => Ok((header, response)),
+            };
         }
     }
 

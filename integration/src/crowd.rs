@@ -46,6 +46,8 @@ const SHARED: usize = 16;
 /// Own files that a client keeps at most at a time.
 const OWN_MAX: usize = 6;
 const GENERIC_ALL_BUT_SHARE: u32 = 0x0013_0197;
+/// To list and no more: nobody may be renamed in a directory that another has open for DELETE.
+const LIST_DIRECTORY: u32 = 0x0010_0081;
 const FILE_CREATE: u32 = 2;
 const FILE_OPEN: u32 = 1;
 const RENAME_INFORMATION: u8 = 10;
@@ -93,7 +95,7 @@ async fn crowd(
     let told = |trouble: Trouble| trouble.to_string();
     let mut first = Client::connect(address).await.map_err(told)?;
     first.login(USER, PASSWORD, share).await.map_err(told)?;
-    let made = first.create(create("dir", GENERIC_ALL_BUT_SHARE, FILE_CREATE, 1)).await.map_err(told)?;
+    let made = first.create(create("dir", LIST_DIRECTORY, FILE_CREATE, 1)).await.map_err(told)?;
 
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..options.clients {
