@@ -143,21 +143,25 @@ fn fresh(scratch: &Scratch, name: &str) -> Result<PathBuf, Failure> {
 
 /// Copies the unpacked sources of the project's own dependencies until there are enough files.
 fn gather(to: &Path) -> Result<usize, Failure> {
-    let text =
-        command(&workspace(), "cargo", &["metadata", "--format-version", "1", "--locked", "--offline"])?;
-    let metadata: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| format!("cargo metadata: {e}"))?;
-    let packages = metadata["packages"].as_array().ok_or("cargo metadata names no packages")?;
+    let lock =
+        std::fs::read_to_string(workspace().join("Cargo.lock")).map_err(|e| format!("Cargo.lock: {e}"))?;
+    let lock: toml::Table = lock.parse().map_err(|e| format!("Cargo.lock: {e}"))?;
+    let packages = lock["package"].as_array().ok_or("Cargo.lock names no packages")?;
+    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let registries = cargo_home.ok_or("neither CARGO_HOME nor HOME is set")?.join("registry").join("src");
+    let registries = std::fs::read_dir(&registries).map_err(|e| format!("{}: {e}", registries.display()))?;
+    let registries: Vec<PathBuf> = registries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     let mut files = 0;
     for package in packages {
-        // Those from a registry have a source; our own crates have none.
-        if package["source"].is_null() || files >= FILES_MAX {
-            continue;
+        let text = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
+        let name = format!("{}-{}", text("name"), text("version"));
+        // What other platforms need was never unpacked.
+        if let Some(from) = registries.iter().map(|registry| registry.join(&name)).find(|from| from.is_dir())
+            && files < FILES_MAX
+        {
+            copy(&from, &to.join(&name), &mut files)?;
         }
-        let manifest = PathBuf::from(package["manifest_path"].as_str().unwrap_or_default());
-        let Some(from) = manifest.parent() else { continue };
-        let Some(name) = from.file_name() else { continue };
-        copy(from, &to.join(name), &mut files)?;
     }
     Ok(files)
 }

@@ -64,7 +64,19 @@ fn unsafe_stands_in_one_file_only() {
 fn crates_import_only_what_they_may() {
     // (whose files, what they must not name). Cargo enforces the rest.
     let rules: &[(&str, &[&str])] = &[
-        ("protocol/src/", &["tokio", "shoal_vfs", "std::net", "std::fs", "Instant::now", "SystemTime::now"]),
+        (
+            "protocol/src/",
+            &[
+                "tokio",
+                "shoal_vfs",
+                "TcpStream",
+                "TcpListener",
+                "UdpSocket",
+                "std::fs",
+                "Instant::now",
+                "SystemTime::now",
+            ],
+        ),
         ("server/src/state/", &[".await", "std::fs", "Instant::now()", "SystemTime::now()", "tokio::net"]),
     ];
     let mut complaints = Vec::new();
@@ -164,11 +176,19 @@ fn signatures_are_compared_in_one_place_in_constant_time() {
         for (number, line) in body.lines().enumerate() {
             let line = code(line);
             let compares = line.contains("==") || line.contains("!=");
-            let secret = ["signature", "mic", "tag"].iter().any(|word| {
+            // A "tag" is a secret where there are ciphers; elsewhere it is ASN.1's or a reparse point's.
+            let words: &[&str] = if path.starts_with("protocol/src/crypto/") {
+                &["signature", "mic", "tag"]
+            } else {
+                &["signature", "mic"]
+            };
+            let secret = words.iter().any(|word| {
                 line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|found| found == *word)
             });
             // Whether a message carries a signature at all is no secret: the all-zero constant may be compared with.
-            if compares && secret && !line.contains("[0; 16]") && !line.contains("[0u8; 16]") {
+            // The constant that opens every NTLM message is called a signature, too.
+            let public = ["[0; 16]", "[0u8; 16]", "NTLMSSP_SIGNATURE"].iter().any(|word| line.contains(word));
+            if compares && secret && !public {
                 complaints.push(format!("{path}:{}: compares a signature with {}", number + 1, line.trim()));
             }
         }

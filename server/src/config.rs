@@ -172,6 +172,15 @@ impl Settings {
 }
 
 impl Settings {
+    /// The greatest dialect of ours among the revisions that a client offers.
+    pub fn greatest_common(&self, offered: &[u16]) -> Option<Dialect> {
+        let (least, greatest) = self.dialects;
+        let ours = |revision: &u16| {
+            Dialect::try_from(*revision).ok().filter(|dialect| (least..=greatest).contains(dialect))
+        };
+        offered.iter().filter_map(ours).max()
+    }
+
     /// What differs from `now`, the settings of the running server, and cannot change before the next start.
     pub fn needs_restart(&self, now: &Settings) -> Vec<&'static str> {
         let fixed = [

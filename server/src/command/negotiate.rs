@@ -39,7 +39,7 @@ pub async fn handle(cx: &Context, request: NegotiateRequest) -> Result<Reply, Nt
     if request.dialects.is_empty() {
         return Err(NtStatus::INVALID_PARAMETER);
     }
-    let dialect = greatest_common(settings, &request.dialects).ok_or(NtStatus::NOT_SUPPORTED)?;
+    let dialect = settings.greatest_common(&request.dialects).ok_or(NtStatus::NOT_SUPPORTED)?;
     let mut contexts = Vec::new();
     let (signing, cipher) = match dialect {
         Dialect::Smb202 | Dialect::Smb210 => (SigningAlgorithm::HmacSha256, None),
@@ -116,15 +116,6 @@ pub(crate) fn multi_protocol(
     }
     tracing::debug!(server = %server.settings.load().server_name, "multi-protocol negotiate");
     Ok(())
-}
-
-/// The greatest dialect of ours that the client offers.
-pub(crate) fn greatest_common(settings: &Settings, offered: &[u16]) -> Option<Dialect> {
-    let (least, greatest) = settings.dialects;
-    let ours = |revision: &u16| {
-        Dialect::try_from(*revision).ok().filter(|dialect| (least..=greatest).contains(dialect))
-    };
-    offered.iter().filter_map(ours).max()
 }
 
 /// What a dialect alone decides.

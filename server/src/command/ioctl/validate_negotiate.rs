@@ -9,7 +9,6 @@ use shoal_protocol::fscc::fsctl::{ValidateNegotiateInfoRequest, ValidateNegotiat
 use shoal_protocol::smb2::ioctl::{IoctlRequest, IoctlResponse};
 use shoal_protocol::smb2::negotiate::Dialect;
 
-use crate::command::negotiate;
 use crate::context::Context;
 use crate::misbehaved::Misbehaved;
 use crate::reply::Reply;
@@ -44,8 +43,7 @@ fn validate(cx: &Context, request: &IoctlRequest) -> Option<ValidateNegotiateInf
         return None;
     }
     let claimed = ValidateNegotiateInfoRequest::parse(&request.input).ok()?;
-    let same = negotiate::greatest_common(&cx.connection.settings, &claimed.dialects)
-        == Some(negotiated.dialect)
+    let same = cx.connection.settings.greatest_common(&claimed.dialects) == Some(negotiated.dialect)
         && claimed.dialects == negotiated.client_dialects
         && claimed.guid == negotiated.client_guid
         && claimed.security_mode == negotiated.client_security_mode.bits()
