@@ -1,5 +1,6 @@
 //! A tree of thousands of files, up and down with smbclient, compared by hash: nothing is lost and nothing changes.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -175,7 +176,10 @@ fn copy(from: &Path, to: &Path, files: &mut usize) -> Result<(), Failure> {
         if kind.is_dir() {
             copy(&entry.path(), &to.join(entry.file_name()), files)?;
         } else if kind.is_file() && *files < FILES_MAX {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).map_err(problem)?;
+            let copy = to.join(entry.file_name());
+            std::fs::copy(entry.path(), &copy).map_err(problem)?;
+            // smbclient reads a tar's modes as DOS attributes: an executable would become READONLY, and deltree fail.
+            std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o644)).map_err(problem)?;
             *files += 1;
         }
     }
