@@ -356,6 +356,11 @@ proptest! {
         run(memory(Fold::Sensitive, false), Fold::Insensitive, small, &steps)?;
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn local(steps in steps(), small in any::<bool>()) {
         run_local(Fold::Insensitive, small, &steps)?;

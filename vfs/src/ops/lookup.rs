@@ -335,7 +335,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             drop(opens);
             // Moved by somebody else. If a move of our own is under way the name is served as it is, and who opens it
             // by this place will look again.
-            let Some(_topology) = self.topology.try_exclusive() else { return Some(link) };
+            let Some(_topology) = self.topology(node).try_exclusive() else { return Some(link) };
             if place.dir.is_below(node) {
                 return None;
             }

@@ -266,7 +266,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         mode: Mode,
     ) -> Result<Option<RenameGuard<F>>> {
         let node = link.node();
-        let Some(place) = link.place_now() else { return Err(FsError::AccessDenied) };
+        let Some(mut place) = link.place_now() else { return Err(FsError::AccessDenied) };
         let (Some(from_directory), Some(to_directory)) = (place.dir.directory(), to_dir.directory()) else {
             return Err(FsError::NotADirectory);
         };
@@ -288,6 +288,11 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let mut gates = Vec::with_capacity(wanted.len());
         for (_, gate, mode) in wanted {
             gates.push(gate.acquire(mode).await);
+        }
+        // Whoever renamed it within its directory meanwhile need not be run after; with the gate held exclusively, nobody
+        // does any more.
+        if let Some(now) = link.place_now().filter(|now| now.dir.id() == place.dir.id()) {
+            place = now;
         }
         if place.dir.is_dead() {
             return if link.place_now().is_some_and(|now| now.same(&place)) {
@@ -353,7 +358,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let mut topology = None;
         if node.kind() == Kind::Directory && place.dir.id() != to_dir.id() {
             if !defect(Defect::NoTopology) {
-                topology = Some(self.topology.acquire(Mode::Exclusive).await);
+                topology = Some(self.topology(to_dir).acquire(Mode::Exclusive).await);
                 self.count(Count::Topology);
             }
             // Parents change under the topology lock alone.

@@ -285,26 +285,26 @@ async fn eviction_meanwhile() {
 
 #[test]
 fn claims_are_exclusive() {
-    holds("claims_are_exclusive_under_cancel", 5_000, model(claims_are_exclusive_under_cancel));
+    holds("claims_are_exclusive_under_cancel", 20_000, model(claims_are_exclusive_under_cancel));
     catches(Defect::RequestOwnedClaim, model(claims_are_exclusive_under_cancel));
 }
 
 #[test]
 fn single_flight() {
-    holds("lookups_coalesce", 5_000, model(lookups_coalesce));
-    holds("readers_are_cancelled", 5_000, model(readers_are_cancelled));
+    holds("lookups_coalesce", 20_000, model(lookups_coalesce));
+    holds("readers_are_cancelled", 20_000, model(readers_are_cancelled));
     catches(Defect::LostGrant, model(readers_are_cancelled));
 }
 
 #[test]
 fn cancelled_waiters() {
-    holds("waiters_are_cancelled", 5_000, model(waiters_are_cancelled));
+    holds("waiters_are_cancelled", 20_000, model(waiters_are_cancelled));
     catches(Defect::LostGrant, model(waiters_are_cancelled));
 }
 
 #[test]
 fn values() {
-    holds("answers_carry_their_value", 5_000, model(answers_carry_their_value));
+    holds("answers_carry_their_value", 20_000, model(answers_carry_their_value));
     catches(Defect::ValueAtPoll, model(answers_carry_their_value));
     holds("unknown_outcomes", 1_000, model(unknown_outcomes));
     catches(Defect::KeepsAfterUnknown, model(unknown_outcomes));
@@ -312,24 +312,24 @@ fn values() {
 
 #[test]
 fn opens() {
-    holds("opens_against_replacement", 5_000, model(opens_against_replacement));
+    holds("opens_against_replacement", 20_000, model(opens_against_replacement));
     catches(Defect::OpenIgnoresGone, model(opens_against_replacement));
-    holds("last_close_removes", 5_000, model(last_close_removes));
+    holds("last_close_removes", 20_000, model(last_close_removes));
 }
 
 #[test]
 fn listings() {
-    holds("listings_are_settled", 5_000, model(listings_are_settled));
+    holds("listings_are_settled", 20_000, model(listings_are_settled));
     catches(Defect::UnsettledListing, model(listings_are_settled));
 }
 
 #[test]
 fn foreign_changes() {
-    holds("late_comers_ask_again", 5_000, model(late_comers_ask_again));
+    holds("late_comers_ask_again", 20_000, model(late_comers_ask_again));
     catches(Defect::AnswersLateComers, model(late_comers_ask_again));
 }
 
 #[test]
 fn eviction() {
-    holds("eviction_meanwhile", 5_000, model(eviction_meanwhile));
+    holds("eviction_meanwhile", 20_000, model(eviction_meanwhile));
 }
