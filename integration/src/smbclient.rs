@@ -73,8 +73,21 @@ pub fn smbclient(
     directory: &Path,
     commands: &str,
 ) -> Result<String, Failure> {
+    with_arguments(port, share, way, directory, &["-c", commands])
+}
+
+/// The same with arguments in place of commands: `-Tx FILE`, say.
+pub fn with_arguments(
+    port: u16,
+    share: &str,
+    way: &Way,
+    directory: &Path,
+    arguments: &[&str],
+) -> Result<String, Failure> {
     let user = format!("{USER}%{PASSWORD}");
-    call(port, &format!("//127.0.0.1/{share}"), way, directory, &["-U", &user, "-c", commands])
+    let mut all = vec!["-U", &user];
+    all.extend_from_slice(arguments);
+    call(port, &format!("//127.0.0.1/{share}"), way, directory, &all)
 }
 
 fn call(port: u16, target: &str, way: &Way, directory: &Path, arguments: &[&str]) -> Result<String, Failure> {
@@ -208,10 +221,7 @@ impl Client<'_> {
     }
 
     fn smb_args(&self, here: &Path, arguments: &[&str]) -> Result<String, Failure> {
-        let user = format!("{USER}%{PASSWORD}");
-        let mut all = vec!["-U", &user];
-        all.extend_from_slice(arguments);
-        let told = call(self.port, &format!("//127.0.0.1/{}", self.share), self.way, here, &all)?;
+        let told = with_arguments(self.port, self.share, self.way, here, arguments)?;
         demand(!told.contains("NT_STATUS_"), || format!("{}: {told}", arguments.join(" ")))?;
         Ok(told)
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::checks::{Checks, Failure, demand};
 use crate::scratch::Scratch;
-use crate::server::{PASSWORD, Server, USER, workspace};
-use crate::smbclient::{ANY_WAY, command, smbclient};
+use crate::server::{Server, workspace};
+use crate::smbclient::{ANY_WAY, command, smbclient, with_arguments};
 
 /// How many files a tree must have to count.
 const FILES_MIN: usize = 5_000;
@@ -106,12 +106,7 @@ fn beside_renames(scratch: &Scratch, server: &Server, share: &str) -> Result<(),
 }
 
 fn tar(server: &Server, share: &str, directory: &Path, arguments: &[&str]) -> Result<(), Failure> {
-    let port = server.port().to_string();
-    let user = format!("{USER}%{PASSWORD}");
-    let target = format!("//127.0.0.1/{share}");
-    let mut all = vec![target.as_str(), "-p", &port, "-U", &user, "--configfile=/dev/null"];
-    all.extend_from_slice(arguments);
-    command(directory, "smbclient", &all).and_then(quiet)
+    with_arguments(server.port(), share, ANY_WAY, directory, arguments).and_then(quiet)
 }
 
 /// smbclient ends well even where a single file failed: its words tell.
