@@ -5,17 +5,21 @@
 
 mod checks;
 mod client;
+mod compare;
 mod crowd;
+mod floor;
 mod hostile;
 mod models;
 mod peers;
 mod random;
+mod samba;
 mod scratch;
 mod server;
 mod smbclient;
 mod test;
 mod torture;
 mod tree;
+mod usage;
 
 use clap::{Parser, Subcommand};
 
@@ -45,6 +49,11 @@ enum Command {
     Crowd(crowd::Options),
     /// Mutated messages before and after login; the server must stay up and flat in memory
     Hostile(hostile::Options),
+    /// A race against Samba: rates, processor time and memory
+    Compare(compare::Options),
+    /// A program that does the least that each operation takes, for `compare` to race against
+    #[command(hide = true)]
+    Floor(floor::Options),
     /// Installs what the checks need, or says what to install
     Peers,
 }
@@ -60,6 +69,8 @@ fn main() -> std::process::ExitCode {
         Command::Tree => tree::run(&mut checks),
         Command::Crowd(options) => crowd::run(&mut checks, &options),
         Command::Hostile(options) => hostile::run(&mut checks, &options),
+        Command::Compare(options) => compare::run(&mut checks, &options),
+        Command::Floor(options) => return floor::run(&options),
         Command::Peers => peers::run(&mut checks),
     }
     checks.finish()

@@ -14,8 +14,19 @@ impl Scratch {
     /// # Panics
     /// Where the temporary directory cannot be written: no check can run there.
     pub fn new(label: &str) -> Self {
+        Scratch::below(&std::env::temp_dir(), label)
+    }
+
+    /// The same in memory, where the machine has a tmpfs for that.
+    pub fn in_memory(label: &str) -> Self {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Scratch::below(memory, label) } else { Scratch::new(label) }
+    }
+
+    /// The same below `directory`.
+    pub fn below(directory: &Path, label: &str) -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("shoal-{label}-{}-{number}", std::process::id()));
+        let path = directory.join(format!("shoal-{label}-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap_or_else(|e| panic!("cannot make {}: {e}", path.display()));
         Scratch(path)
     }

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::checks::Failure;
+use crate::usage::ProcessTree;
 
 /// A user of every server that the checks start.
 pub const USER: &str = "alice";
@@ -76,6 +77,11 @@ impl Server {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// Its processes.
+    pub fn processes(&self) -> ProcessTree {
+        ProcessTree::new(self.child.id())
     }
 
     /// Its resident memory in KiB, from `/proc`.
