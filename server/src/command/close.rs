@@ -58,9 +58,9 @@ async fn finish(server: &Arc<Server>, open: &Arc<Open>, wanted: bool) -> Option<
 }
 
 async fn finish_disk(server: &Arc<Server>, open: &Open, disk: &DiskObject, wanted: bool) -> Option<Facts> {
-    let (wrote, delete_on_close) = {
+    let (wrote, delete_on_close, posix_delete) = {
         let changing = disk.changing.lock();
-        (changing.wrote, changing.delete_on_close)
+        (changing.wrote, changing.delete_on_close, changing.posix_delete)
     };
     let settled = disk.node().opens().stream(disk.stream).write_time.closing(wrote, convert::now());
     if let Some(time) = settled {
@@ -71,7 +71,7 @@ async fn finish_disk(server: &Arc<Server>, open: &Open, disk: &DiskObject, wante
     }
     let facts = if wanted { convert::current_facts(disk).await.ok() } else { None };
 
-    let (wakes, watch, last) = {
+    let (wakes, watch, removal) = {
         let mut opens = disk.node().opens();
         let mut wakes = opens.stream(disk.stream).leave(open.id.volatile, disk.claim);
         let watch = opens.watches().and_then(|watches| watches.end(open.id.volatile));
@@ -82,24 +82,41 @@ async fn finish_disk(server: &Arc<Server>, open: &Open, disk: &DiskObject, wante
             }
         }
         opens.trim_watches();
-        let last = opens.detach(&disk.link);
-        (wakes, watch, last)
+        let removal = match opens.detach(&disk.link) {
+            true => Some(When::Unused),
+            false if posix_delete && opens.delete_pending(&disk.link) => Some(When::InUse),
+            false => None,
+        };
+        (wakes, watch, removal)
     };
     drop(wakes);
     if let Some((tree, wakes)) = watch {
         server.watching.end(tree);
         drop(wakes);
     }
-    if last {
-        remove(server, disk).await;
+    if let Some(when) = removal {
+        remove(server, disk, when).await;
     }
     facts
 }
 
-/// Removes the name: its last handle is closed and it is to be deleted.
-async fn remove(server: &Arc<Server>, disk: &DiskObject) {
+/// What a name that is to be deleted goes with.
+#[derive(Clone, Copy)]
+enum When {
+    /// Its last handle.
+    Unused,
+    /// The handle that asked for POSIX semantics.
+    InUse,
+}
+
+/// Removes the name, which is to be deleted.
+async fn remove(server: &Arc<Server>, disk: &DiskObject, when: When) {
     let place = disk.link.place();
-    match server.vfs.remove_link(&disk.link).await {
+    let removal = match when {
+        When::Unused => server.vfs.remove_link(&disk.link).await,
+        When::InUse => server.vfs.remove_link_in_use(&disk.link).await,
+    };
+    match removal {
         Ok(Removal::AlreadyGone | Removal::Kept) => {}
         Ok(Removal::Removed) => {
             if let Some((dir, name)) = place {

@@ -67,6 +67,8 @@ pub struct Changing {
     pub mode: u32,
     /// FILE_DELETE_ON_CLOSE: when this handle closes, the name becomes delete-pending.
     pub delete_on_close: bool,
+    /// FILE_DISPOSITION_POSIX_SEMANTICS: when this handle closes, a name that is delete-pending goes, whoever else has it open.
+    pub posix_delete: bool,
     /// Data was written, so that its close may have a write time to settle.
     pub wrote: bool,
     /// The file is not marked ARCHIVE: the first write through this handle does that.

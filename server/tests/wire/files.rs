@@ -17,9 +17,9 @@ use shoal_protocol::smb2::*;
 
 use crate::harness::*;
 
-const OPEN: u32 = 1;
-const CREATE: u32 = 2;
-const OPEN_IF: u32 = 3;
+pub const OPEN: u32 = 1;
+pub const CREATE: u32 = 2;
+pub const OPEN_IF: u32 = 3;
 const OVERWRITE: u32 = 4;
 const OVERWRITE_IF: u32 = 5;
 const SUPERSEDE: u32 = 0;
@@ -28,32 +28,32 @@ const FILE: u8 = 1;
 const FILESYSTEM: u8 = 2;
 const SECURITY: u8 = 3;
 
-async fn created(client: &mut Client, request: CreateRequest) -> Result<CreateResponse, NtStatus> {
+pub async fn created(client: &mut Client, request: CreateRequest) -> Result<CreateResponse, NtStatus> {
     match client.call(request).await {
         (_, Response::Create(response)) => Ok(response),
         (header, _) => Err(header.status),
     }
 }
 
-fn directory(name: &str, disposition: u32) -> CreateRequest {
+pub fn directory(name: &str, disposition: u32) -> CreateRequest {
     CreateRequest { create_options: CreateOptions::DIRECTORY_FILE, ..create_request(name, disposition) }
 }
 
-async fn close(client: &mut Client, file_id: FileId) {
+pub async fn close(client: &mut Client, file_id: FileId) {
     assert_eq!(client.status(CloseRequest { flags: 0, file_id }).await, NtStatus::SUCCESS);
 }
 
-async fn make(client: &mut Client, name: &str) {
+pub async fn make(client: &mut Client, name: &str) {
     let file_id = client.open(name).await.unwrap();
     close(client, file_id).await;
 }
 
-async fn make_directory(client: &mut Client, name: &str) {
+pub async fn make_directory(client: &mut Client, name: &str) {
     let made = created(client, directory(name, CREATE)).await.unwrap();
     close(client, made.file_id).await;
 }
 
-fn set(file_id: FileId, class: FileInformationClass, buffer: Bytes) -> SetInfoRequest {
+pub fn set(file_id: FileId, class: FileInformationClass, buffer: Bytes) -> SetInfoRequest {
     SetInfoRequest {
         info_type: FILE,
         file_info_class: class.number(),
@@ -63,7 +63,7 @@ fn set(file_id: FileId, class: FileInformationClass, buffer: Bytes) -> SetInfoRe
     }
 }
 
-fn encoded(write: impl FnOnce(&mut BytesMut)) -> Bytes {
+pub fn encoded(write: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut out = BytesMut::new();
     write(&mut out);
     out.freeze()
@@ -74,7 +74,7 @@ fn rename(file_id: FileId, name: &str, replace: bool) -> SetInfoRequest {
     set(file_id, FileInformationClass::Rename, encoded(|out| asked.encode(out)))
 }
 
-fn disposition(file_id: FileId, delete: bool) -> SetInfoRequest {
+pub fn disposition(file_id: FileId, delete: bool) -> SetInfoRequest {
     let asked = DispositionInformation { delete_pending: delete };
     set(file_id, FileInformationClass::Disposition, encoded(|out| asked.encode(out)))
 }
@@ -104,17 +104,17 @@ async fn list(
 }
 
 /// A directory of this machine that goes with the value.
-struct Scratch(PathBuf);
+pub struct Scratch(pub PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Scratch {
+    pub fn new(name: &str) -> Scratch {
         let path = std::env::temp_dir().join(format!("shoal-wire-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).unwrap();
         Scratch(path)
     }
 
-    async fn host(&self, share: &str) -> Host {
+    pub async fn host(&self, share: &str) -> Host {
         let path = self.0.join(share);
         let _ = std::fs::create_dir(&path);
         let disk =

@@ -11,5 +11,6 @@ mod files;
 mod limits;
 mod negotiate;
 mod pipes;
+mod rename;
 mod sequence;
 mod session;

@@ -33,12 +33,22 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// `NotEmpty` for a directory with names in it; what the backend says. Never `Busy`.
     pub async fn remove_link(self: &Arc<Self>, link: &Arc<Link<F>>) -> Result<Removal> {
         let (this, link) = (Arc::clone(self), Arc::clone(link));
-        self.run(async move { this.remove(&link).await }).await?
+        self.run(async move { this.remove(&link, When::Unused).await }).await?
     }
 
-    async fn remove(self: &Arc<Self>, link: &Arc<Link<F>>) -> Result<Removal> {
+    /// The same, though others may have it open, as POSIX has it: the name goes, and what is open stays as it is until
+    /// it is closed.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn remove_link_in_use(self: &Arc<Self>, link: &Arc<Link<F>>) -> Result<Removal> {
+        let (this, link) = (Arc::clone(self), Arc::clone(link));
+        self.run(async move { this.remove(&link, When::Pending).await }).await?
+    }
+
+    async fn remove(self: &Arc<Self>, link: &Arc<Link<F>>, when: When) -> Result<Removal> {
         let node = link.node();
-        // Who renames needs an open, and a link that is to be removed has none; so this does not go on for ever.
+        // Nobody renames what is to be removed, so this does not go on for ever.
         loop {
             let Some(place) = link.place_now() else { return Ok(self.forget_delete(link)) };
             if node
@@ -54,7 +64,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     return Ok(Removal::AlreadyGone);
                 }
             }
-            if !is_due(link) {
+            if !when.is_due(link) {
                 return Ok(Removal::Kept);
             }
             let (mut guard, drained) = match self.lock_for_removal(link, &place).await {
@@ -76,7 +86,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 if link.has(GONE) {
                     return Ok(Removal::AlreadyGone);
                 }
-                if !is_due(link) {
+                if !when.is_due(link) {
                     return Ok(Removal::Kept);
                 }
                 link.set(GONE, true);
@@ -209,7 +219,17 @@ fn node_opens_clear_gone<F>(link: &Arc<Link<F>>) {
     drop(opens);
 }
 
-/// Whether the link is to be removed now.
-fn is_due<F>(link: &Link<F>) -> bool {
-    link.has(DELETE_PENDING) && link.opens() == 0
+/// When a link whose deletion is pending is to be removed.
+#[derive(Clone, Copy)]
+enum When {
+    /// With its last open.
+    Unused,
+    /// Now.
+    Pending,
+}
+
+impl When {
+    fn is_due<F>(self, link: &Link<F>) -> bool {
+        link.has(DELETE_PENDING) && (matches!(self, When::Pending) || link.opens() == 0)
+    }
 }

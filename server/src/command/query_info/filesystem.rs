@@ -98,6 +98,7 @@ fn attributes(volume: &VolumeInfo, read_only: bool) -> FileSystemAttributes {
     let mut attributes = FileSystemAttributes::CASE_SENSITIVE_SEARCH
         | FileSystemAttributes::CASE_PRESERVED_NAMES
         | FileSystemAttributes::UNICODE_ON_DISK
+        | FileSystemAttributes::SUPPORTS_POSIX_UNLINK_RENAME
         | FileSystemAttributes::SUPPORTS_HARD_LINKS;
     if volume.sparse {
         attributes |= FileSystemAttributes::SUPPORTS_SPARSE_FILES;

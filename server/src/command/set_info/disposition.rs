@@ -1,4 +1,4 @@
-//! Deleting by handle: FileDispositionInformation, MS-FSA 2.1.5.14.3.
+//! Deleting by handle: FileDispositionInformation, MS-FSA 2.1.5.15.3 and 2.1.5.15.4.
 
 use shoal_protocol::NtStatus;
 use shoal_protocol::fscc::access::AccessMask;
@@ -17,9 +17,19 @@ pub async fn set(open: &Open, disk: &DiskObject, data: &[u8]) -> Result<(), NtSt
     change(open, disk, flags).await
 }
 
-/// FileDispositionInformationEx. POSIX_SEMANTICS is taken as what it adds to: the name goes with its last handle.
+/// What may stand in FileDispositionInformationEx. No program runs from a file here: FORCE_IMAGE_SECTION_CHECK finds none.
+const KNOWN: DispositionFlags = DispositionFlags::DELETE
+    .union(DispositionFlags::POSIX_SEMANTICS)
+    .union(DispositionFlags::FORCE_IMAGE_SECTION_CHECK)
+    .union(DispositionFlags::ON_CLOSE)
+    .union(DispositionFlags::IGNORE_READONLY_ATTRIBUTE);
+
+/// FileDispositionInformationEx.
 pub async fn set_ex(open: &Open, disk: &DiskObject, data: &[u8]) -> Result<(), NtStatus> {
     let flags = DispositionFlags(DispositionInformationEx::parse(data).map_err(too_short)?.flags);
+    if !KNOWN.contains(flags) {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
     change(open, disk, flags).await
 }
 
@@ -29,9 +39,13 @@ async fn change(open: &Open, disk: &DiskObject, flags: DispositionFlags) -> Resu
     if delete {
         check(disk, flags.contains(DispositionFlags::IGNORE_READONLY_ATTRIBUTE)).await?;
     }
-    if flags.contains(DispositionFlags::ON_CLOSE) {
-        disk.changing.lock().delete_on_close = delete;
-        return Ok(());
+    {
+        let mut changing = disk.changing.lock();
+        changing.posix_delete = delete && flags.contains(DispositionFlags::POSIX_SEMANTICS);
+        if flags.contains(DispositionFlags::ON_CLOSE) {
+            changing.delete_on_close = delete;
+            return Ok(());
+        }
     }
     let wakes = {
         let mut opens = disk.node().opens();

@@ -1,13 +1,14 @@
-//! Renaming and linking by handle: FileRenameInformation and FileLinkInformation, MS-FSA 2.1.5.14.11 and 2.1.5.14.6.
+//! Renaming and linking by handle: FileRenameInformation and FileLinkInformation, MS-FSA 2.1.5.15.11 and 2.1.5.15.6.
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use shoal_protocol::NtStatus;
 use shoal_protocol::fscc::access::AccessMask;
 use shoal_protocol::fscc::attributes::FileAttributes;
 use shoal_protocol::fscc::file_info::{LinkInformation, RenameFlags, RenameInformation, RenameInformationEx};
 use shoal_protocol::fscc::notify::{NotifyAction, NotifyFilter};
-use shoal_vfs::{Kind, Link, Name, Node, OpenHow, RenameError, RenameView, Root};
+use shoal_vfs::{FsError, Kind, Link, Name, Node, OpenHow, Opens, RenameError, RenameView, Root};
 
 use super::file::too_short;
 use crate::Server;
@@ -15,43 +16,33 @@ use crate::access;
 use crate::context::Context;
 use crate::convert;
 use crate::name;
-use crate::state::file::NodeState;
+use crate::state::file::{NodeState, StreamName};
 use crate::state::open::{DiskObject, Object, Open};
 
 /// FileRenameInformation.
 pub async fn rename(cx: &Context, open: &Open, disk: &DiskObject, data: &[u8]) -> Result<(), NtStatus> {
     let asked = RenameInformation::parse(data).map_err(too_short)?;
-    let target = Target {
-        root: asked.root_directory,
-        name: &asked.file_name,
-        replace: asked.replace_if_exists,
-        even_read_only: false,
-    };
-    rename_to(cx, open, disk, target).await
+    rename_to(cx, open, disk, Target::new(asked.root_directory, &asked.file_name, asked.replace_if_exists))
+        .await
 }
 
-/// FileRenameInformationEx. POSIX_SEMANTICS changes nothing: an open target stays in the way.
+/// FileRenameInformationEx.
 pub async fn rename_ex(cx: &Context, open: &Open, disk: &DiskObject, data: &[u8]) -> Result<(), NtStatus> {
     let asked = RenameInformationEx::parse(data).map_err(too_short)?;
-    rename_to(cx, open, disk, Target::of_flags(&asked)).await
+    rename_to(cx, open, disk, Target::of_flags(&asked)?).await
 }
 
 /// FileLinkInformation.
 pub async fn link(cx: &Context, open: &Open, disk: &DiskObject, data: &[u8]) -> Result<(), NtStatus> {
     let asked = LinkInformation::parse(data).map_err(too_short)?;
-    let target = Target {
-        root: asked.root_directory,
-        name: &asked.file_name,
-        replace: asked.replace_if_exists,
-        even_read_only: false,
-    };
-    link_to(cx, open, disk, target).await
+    link_to(cx, open, disk, Target::new(asked.root_directory, &asked.file_name, asked.replace_if_exists))
+        .await
 }
 
 /// FileLinkInformationEx.
 pub async fn link_ex(cx: &Context, open: &Open, disk: &DiskObject, data: &[u8]) -> Result<(), NtStatus> {
     let asked = RenameInformationEx::parse(data).map_err(too_short)?;
-    link_to(cx, open, disk, Target::of_flags(&asked)).await
+    link_to(cx, open, disk, Target::of_flags(&asked)?).await
 }
 
 /// The new name, as a request states it.
@@ -60,17 +51,43 @@ struct Target<'a> {
     root: u64,
     name: &'a [u16],
     replace: bool,
+    /// Even what is open is replaced, and an empty directory by another.
+    posix: bool,
     even_read_only: bool,
 }
 
+/// Flags without a meaning where nothing is pinned and no storage reserved. Those about reserves take the right to manage the volume,
+/// which nobody has here.
+const WITHOUT_EFFECT: RenameFlags =
+    RenameFlags::SUPPRESS_PIN_STATE_INHERITANCE.union(RenameFlags::SUPPRESS_STORAGE_RESERVE_INHERITANCE);
+const MANAGE_VOLUME: RenameFlags =
+    RenameFlags::NO_INCREASE_AVAILABLE_SPACE.union(RenameFlags::NO_DECREASE_AVAILABLE_SPACE);
+
 impl<'a> Target<'a> {
-    fn of_flags(asked: &'a RenameInformationEx) -> Target<'a> {
-        Target {
+    fn new(root: u64, name: &'a [u16], replace: bool) -> Target<'a> {
+        Target { root, name, replace, posix: false, even_read_only: false }
+    }
+
+    fn of_flags(asked: &'a RenameInformationEx) -> Result<Target<'a>, NtStatus> {
+        let flags = asked.flags;
+        let known = WITHOUT_EFFECT
+            | MANAGE_VOLUME
+            | RenameFlags::REPLACE_IF_EXISTS
+            | RenameFlags::POSIX_SEMANTICS
+            | RenameFlags::IGNORE_READONLY_ATTRIBUTE;
+        if !known.contains(flags) {
+            return Err(NtStatus::INVALID_PARAMETER);
+        }
+        if flags.intersects(MANAGE_VOLUME) {
+            return Err(NtStatus::PRIVILEGE_NOT_HELD);
+        }
+        Ok(Target {
             root: asked.root_directory,
             name: &asked.file_name,
-            replace: asked.flags.contains(RenameFlags::REPLACE_IF_EXISTS),
-            even_read_only: asked.flags.contains(RenameFlags::IGNORE_READONLY_ATTRIBUTE),
-        }
+            replace: flags.contains(RenameFlags::REPLACE_IF_EXISTS),
+            posix: flags.contains(RenameFlags::POSIX_SEMANTICS),
+            even_read_only: flags.contains(RenameFlags::IGNORE_READONLY_ATTRIBUTE),
+        })
     }
 
     /// The directory and the name in it.
@@ -94,7 +111,7 @@ impl<'a> Target<'a> {
         Ok((dir, last.clone()))
     }
 
-    /// A READONLY file is not replaced (MS-FSA 2.1.5.14.11).
+    /// A READONLY file is not replaced (MS-FSA 2.1.5.15.11).
     async fn check_read_only(
         &self,
         cx: &Context,
@@ -126,59 +143,119 @@ impl<'a> Target<'a> {
         }
         Ok(())
     }
+
+    /// Whether the rules let `target` be replaced by something of this kind (MS-FSA 2.1.5.15.11).
+    fn admit(
+        &self,
+        source: Kind,
+        target: &Link<NodeState>,
+        opens: &mut Opens<'_, NodeState>,
+    ) -> Result<(), NtStatus> {
+        let directory = target.node().kind() == Kind::Directory;
+        if directory && !(self.posix && source == Kind::Directory) {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+        // Whoever has it open has agreed to its going with FILE_SHARE_DELETE, or has not.
+        if opens.open_count(target) > 0
+            && !(self.posix && opens.stream(StreamName::Unnamed).modes().all_share_delete())
+        {
+            return Err(NtStatus::ACCESS_DENIED);
+        }
+        Ok(())
+    }
+}
+
+/// What the rules saw of a rename or link that they let pass.
+#[derive(Default)]
+struct Seen {
+    /// Where the source stood.
+    from: Option<(Arc<Node<NodeState>>, Name)>,
+    /// What went from the new name, and how that was spelled.
+    replaced: Option<(Name, Kind)>,
+}
+
+impl Seen {
+    fn of(view: &RenameView<'_, NodeState>) -> Seen {
+        let target = view.target.as_ref().map(|(target, _)| target).or(view.sibling.as_ref());
+        let replaced = target.and_then(|target| Some((target.name()?, target.node().kind())));
+        Seen { from: view.link.place(), replaced }
+    }
 }
 
 async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<'_>) -> Result<(), NtStatus> {
     access::require(open.granted_access, AccessMask::DELETE)?;
     let root = open.tree.share.root().ok_or(NtStatus::INVALID_DEVICE_REQUEST)?;
     let (to_dir, to) = target.resolve(cx, root).await?;
-    let Some((from_dir, from)) = disk.link.place() else { return Err(NtStatus::ACCESS_DENIED) };
+    let Some((from_dir, _)) = disk.link.place() else { return Err(NtStatus::ACCESS_DENIED) };
     require_parent(&from_dir)?;
+    if from_dir.id() != to_dir.id() {
+        require_parent(&to_dir)?;
+        if to_dir.is_delete_pending() {
+            return Err(NtStatus::DELETE_PENDING);
+        }
+    }
     target.check_read_only(cx, &disk.link, &to_dir, &to).await?;
 
     let server = cx.server.clone();
-    let admit = move |view: &mut RenameView<'_, NodeState>| admit_rename(&server, view);
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let rules = Target { name: &[], ..target };
+    let admit = {
+        let seen = seen.clone();
+        move |view: &mut RenameView<'_, NodeState>| {
+            admit_rename(&server, rules, view)?;
+            *seen.lock() = Seen::of(view);
+            Ok(())
+        }
+    };
     match cx.server.vfs.rename(&disk.link, &to_dir, &to, target.replace, admit).await {
         Ok(()) => {}
         Err(RenameError::Refused(status)) => return Err(status),
-        Err(RenameError::Fs(error)) => return Err(rename_status(error)),
+        Err(RenameError::Fs(error)) => return Err(rename_status(error, target.posix)),
     }
-    announce_moved(&cx.server, disk, (&from_dir, &from), (&to_dir, &to));
+    let seen = std::mem::take(&mut *seen.lock());
+    announce_moved(&cx.server, disk, seen, &to_dir, &to);
     Ok(())
 }
 
-fn rename_status(error: shoal_vfs::FsError) -> NtStatus {
+fn rename_status(error: FsError, posix: bool) -> NtStatus {
     match error {
+        FsError::NotEmpty if posix => NtStatus::DIRECTORY_NOT_EMPTY,
         // The storage's words for a directory that is in the way.
-        shoal_vfs::FsError::IsADirectory
-        | shoal_vfs::FsError::NotADirectory
-        | shoal_vfs::FsError::NotEmpty => NtStatus::ACCESS_DENIED,
+        FsError::IsADirectory | FsError::NotADirectory | FsError::NotEmpty => NtStatus::ACCESS_DENIED,
         error => convert::status(error),
     }
 }
 
-/// A directory that somebody may delete gives no names away (SHARING_VIOLATION, as Windows and Samba have it).
+/// A directory that somebody may delete gives no names away and takes none: MS-FSA 2.1.5.15.11 opens the new parent without
+/// FILE_SHARE_DELETE; Windows and Samba look at the old one too.
 fn require_parent(dir: &Node<NodeState>) -> Result<(), NtStatus> {
-    if dir.opens().stream(Default::default()).modes().has_deleters() {
+    if dir.opens().stream(StreamName::Unnamed).modes().has_deleters() {
         return Err(NtStatus::SHARING_VIOLATION);
     }
     Ok(())
 }
 
 /// What decides, under the opens of both names, just before the storage is asked.
-fn admit_rename(server: &Server, view: &mut RenameView<'_, NodeState>) -> Result<(), NtStatus> {
+fn admit_rename(
+    server: &Server,
+    rules: Target<'_>,
+    view: &mut RenameView<'_, NodeState>,
+) -> Result<(), NtStatus> {
     if view.source.delete_pending(view.link) {
         return Err(NtStatus::ACCESS_DENIED);
     }
+    let source = view.link.node();
     if let Some((target, opens)) = &mut view.target {
-        if target.node().kind() == Kind::Directory {
-            return Err(NtStatus::ACCESS_DENIED);
-        }
-        if opens.open_count(target) > 0 {
-            return Err(NtStatus::ACCESS_DENIED);
-        }
+        rules.admit(source.kind(), target, opens)?;
     }
-    if view.link.node().kind() == Kind::Directory && is_open_below(server, view.link.node()) {
+    // A sibling is of the same object, and has opens of its own.
+    if let Some(sibling) = &view.sibling
+        && view.source.open_count(sibling) > 0
+        && !(rules.posix && view.source.stream(StreamName::Unnamed).modes().all_share_delete())
+    {
+        return Err(NtStatus::ACCESS_DENIED);
+    }
+    if source.kind() == Kind::Directory && is_open_below(server, source) {
         return Err(NtStatus::ACCESS_DENIED);
     }
     Ok(())
@@ -192,18 +269,35 @@ fn is_open_below(server: &Server, directory: &Arc<Node<NodeState>>) -> bool {
     })
 }
 
-fn announce_moved(
-    server: &Server,
-    disk: &DiskObject,
-    (from_dir, from): (&Arc<Node<NodeState>>, &Name),
-    (to_dir, to): (&Arc<Node<NodeState>>, &Name),
-) {
-    let filter = if disk.is_directory() { NotifyFilter::DIR_NAME } else { NotifyFilter::FILE_NAME };
-    if from_dir.id() == to_dir.id() {
-        let changes = [(NotifyAction::RenamedOldName, from), (NotifyAction::RenamedNewName, to)];
-        server.watching.announce(from_dir, &changes, filter);
+/// The change that is told of names of this kind.
+fn name_filter(kind: Kind) -> NotifyFilter {
+    match kind {
+        Kind::Directory => NotifyFilter::DIR_NAME,
+        Kind::File | Kind::Symlink | Kind::Special => NotifyFilter::FILE_NAME,
+    }
+}
+
+/// Tells the name that went by being replaced, if one did.
+fn announce_replaced(server: &Server, dir: &Arc<Node<NodeState>>, replaced: Option<(Name, Kind)>) {
+    if let Some((name, kind)) = replaced {
+        server.watching.announce(dir, &[(NotifyAction::Removed, &name)], name_filter(kind));
+    }
+}
+
+fn announce_moved(server: &Server, disk: &DiskObject, seen: Seen, to_dir: &Arc<Node<NodeState>>, to: &Name) {
+    let Some((from_dir, from)) = seen.from else { return };
+    let within = from_dir.id() == to_dir.id();
+    if within && from == *to {
+        // It had the name already.
+        return;
+    }
+    announce_replaced(server, to_dir, seen.replaced);
+    let filter = name_filter(disk.node().kind());
+    if within {
+        let changes = [(NotifyAction::RenamedOldName, &from), (NotifyAction::RenamedNewName, to)];
+        server.watching.announce(to_dir, &changes, filter);
     } else {
-        server.watching.announce(from_dir, &[(NotifyAction::Removed, from)], filter);
+        server.watching.announce(&from_dir, &[(NotifyAction::Removed, &from)], filter);
         server.watching.announce(to_dir, &[(NotifyAction::Added, to)], filter);
     }
     if !disk.is_directory() {
@@ -220,22 +314,35 @@ async fn link_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<'_
     }
     let root = open.tree.share.root().ok_or(NtStatus::INVALID_DEVICE_REQUEST)?;
     let (to_dir, to) = target.resolve(cx, root).await?;
+    require_parent(&to_dir)?;
+    if to_dir.is_delete_pending() {
+        return Err(NtStatus::DELETE_PENDING);
+    }
     target.check_read_only(cx, &disk.link, &to_dir, &to).await?;
-    let admit = |view: &mut RenameView<'_, NodeState>| {
-        if view.source.delete_pending(view.link) {
-            return Err(NtStatus::ACCESS_DENIED);
-        }
-        match &mut view.target {
-            Some((target, _)) if target.node().kind() == Kind::Directory => Err(NtStatus::ACCESS_DENIED),
-            Some((target, opens)) if opens.open_count(target) > 0 => Err(NtStatus::ACCESS_DENIED),
-            _ => Ok(()),
+    let seen = Arc::new(Mutex::new(None));
+    let rules = Target { name: &[], ..target };
+    let admit = {
+        let seen = seen.clone();
+        move |view: &mut RenameView<'_, NodeState>| {
+            if view.source.delete_pending(view.link) {
+                return Err(NtStatus::ACCESS_DENIED);
+            }
+            if let Some((target, opens)) = &mut view.target {
+                rules.admit(view.link.node().kind(), target, opens)?;
+            }
+            *seen.lock() = Some((Seen::of(view), view.sibling.is_some()));
+            Ok(())
         }
     };
     match cx.server.vfs.link(&disk.link, &disk.file, &to_dir, &to, target.replace, admit).await {
         Ok(_) => {}
         Err(RenameError::Refused(status)) => return Err(status),
-        Err(RenameError::Fs(error)) => return Err(rename_status(error)),
+        Err(RenameError::Fs(error)) => return Err(rename_status(error, target.posix)),
     }
-    cx.server.watching.announce(&to_dir, &[(NotifyAction::Added, &to)], NotifyFilter::FILE_NAME);
+    // A file that had the name already is left as it was.
+    if let Some((seen, false)) = seen.lock().take() {
+        announce_replaced(&cx.server, &to_dir, seen.replaced);
+        cx.server.watching.announce(&to_dir, &[(NotifyAction::Added, &to)], NotifyFilter::FILE_NAME);
+    }
     Ok(())
 }
