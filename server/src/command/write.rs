@@ -41,14 +41,27 @@ async fn write_file(
         return Err(NtStatus::INVALID_DEVICE_REQUEST);
     }
     access::require_any(open.granted_access, AccessMask::WRITE_DATA | AccessMask::APPEND_DATA)?;
-    let mut offset = request.offset;
-    if offset == AT_END {
-        // MS-FSA 2.1.5.4: a handle that may only append; elsewhere the offset makes no sense.
-        if open.granted_access.contains(AccessMask::WRITE_DATA) {
-            return Err(NtStatus::INVALID_PARAMETER);
-        }
-        offset = disk.file.metadata().await.map_err(convert::status)?.size;
+    if request.offset != AT_END {
+        return write_at(cx, open, disk, request).await;
     }
+    // MS-FSA 2.1.5.4: a handle that may only append; elsewhere the offset makes no sense.
+    if open.granted_access.contains(AccessMask::WRITE_DATA) {
+        return Err(NtStatus::INVALID_PARAMETER);
+    }
+    // Where the end is and what is written there are one: of two that append, the second begins where the first ended.
+    let appending = disk.node().opens().stream(disk.stream).appending();
+    let _turn = appending.lock().await;
+    let offset = disk.file.metadata().await.map_err(convert::status)?.size;
+    write_at(cx, open, disk, WriteRequest { offset, ..request }).await
+}
+
+async fn write_at(
+    cx: &Context,
+    open: &Open,
+    disk: &DiskObject,
+    request: WriteRequest,
+) -> Result<usize, NtStatus> {
+    let offset = request.offset;
     let length = request.data.len() as u64;
     let end = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok());
     let (Some(end), Some(range)) = (end, Range::new(offset, length)) else {

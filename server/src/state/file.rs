@@ -3,6 +3,8 @@
 //! [`NodeState`] is the `F` of the server's `Vfs<F>`: it stands under the node's one mutex (`Node::opens`), together
 //! with the marks of the name cache, so that an open meets a delete, a rename or another open exactly once.
 
+use std::sync::Arc;
+
 use shoal_protocol::dtyp::FileTime;
 
 use super::byte_range::ByteRanges;
@@ -71,6 +73,8 @@ pub struct FileState {
     open_count: u32,
     modes: ShareModes,
     ranges: Option<Box<ByteRanges>>,
+    /// Held by who finds the end of the file and writes there; there is none before the first that does.
+    appending: Option<Arc<tokio::sync::Mutex<()>>>,
     /// The write time that is shown, and what becomes of it.
     pub write_time: WriteTime,
 }
@@ -98,6 +102,7 @@ impl FileState {
         self.trim();
         if self.open_count == 0 {
             self.write_time = WriteTime::default();
+            self.appending = None;
         }
         wakes
     }
@@ -120,6 +125,11 @@ impl FileState {
     /// The locks, about to get the first perhaps.
     pub fn ranges_or_new(&mut self) -> &mut ByteRanges {
         self.ranges.get_or_insert_default()
+    }
+
+    /// What those hold, one after another, who write at the end of the file wherever that is.
+    pub fn appending(&mut self) -> Arc<tokio::sync::Mutex<()>> {
+        self.appending.get_or_insert_default().clone()
     }
 
     /// Lets go of the locks' memory once there are none.

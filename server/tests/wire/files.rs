@@ -670,3 +670,50 @@ async fn times_and_descriptors() {
     let (header, Response::QueryInfo(short)) = client.call(query(FILE, 21)).await else { panic!("name") };
     assert_eq!((header.status, &short.buffer[..]), (NtStatus::SUCCESS, &[0, 0, 0, 0][..]));
 }
+
+/// FILE_APPEND_DATA: what several clients write at the end of one file stands there whole, each piece once.
+#[tokio::test(start_paused = true)]
+async fn appends_of_several_clients_do_not_meet() {
+    const CLIENTS: usize = 4;
+    const EACH: usize = 50;
+    let memory = Target::Latency(Duration::from_millis(5), Box::new(Target::Memory));
+    let slow = ShareSettings { name: "slow".to_owned(), target: memory, ..Default::default() };
+    let mut settings = settings();
+    settings.shares.push(slow);
+    let host = Host::with(settings).await;
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let mut client = host.logged_in().await;
+        client.tree_connect("slow").await.unwrap();
+        clients.push(tokio::spawn(async move {
+            let request =
+                CreateRequest { desired_access: AccessMask::APPEND_DATA, ..create_request("log", OPEN_IF) };
+            let file_id = created(&mut client, request).await.unwrap().file_id;
+            for line in 0..EACH {
+                let data = Bytes::from(format!("client {number} line {line:02}\n"));
+                let append = WriteRequest { offset: u64::MAX, file_id, data, ..Default::default() };
+                assert_eq!(client.status(append).await, NtStatus::SUCCESS);
+            }
+        }));
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    let mut client = host.logged_in().await;
+    client.tree_connect("slow").await.unwrap();
+    let file_id = client.open("log").await.unwrap();
+    let request = ReadRequest { file_id, length: 65536, ..Default::default() };
+    let (_, Response::Read(response)) = client.call(request).await else { panic!("data") };
+    let text = String::from_utf8(response.data.to_vec()).unwrap();
+    for number in 0..CLIENTS {
+        let own: Vec<_> =
+            text.lines().filter(|line| line.starts_with(&format!("client {number} "))).collect();
+        let all: Vec<_> = (0..EACH).map(|line| format!("client {number} line {line:02}")).collect();
+        assert_eq!(own, all);
+    }
+    assert_eq!(text.lines().count(), CLIENTS * EACH);
+    // With the right to write anywhere the offset makes no sense.
+    let append =
+        WriteRequest { offset: u64::MAX, file_id, data: Bytes::from_static(b"x"), ..Default::default() };
+    assert_eq!(client.status(append).await, NtStatus::INVALID_PARAMETER);
+}
