@@ -7,6 +7,7 @@ mod checks;
 mod client;
 mod compare;
 mod crowd;
+mod divide;
 mod floor;
 mod hostile;
 mod models;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Read;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::checks::{Checks, Failure};
+use crate::divide::Claims;
 use crate::scratch::{Scratch, wipe};
 use crate::server::{PASSWORD, PASSWORD2, Server, USER, USER2};
 
@@ -27,8 +29,8 @@ pub struct Options {
     /// Suites or tests (smb2.lock, smb2.lock.cancel); without any, every test that expected.toml lists
     pub suites: Vec<String>,
     /// Run against this server instead of starting one; its share's contents are the tests' to remove
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub server: Option<std::net::SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: Option<String>,
     /// The share to run on
     #[arg(long, default_value = "share")]
     pub share: String,
@@ -38,6 +40,9 @@ pub struct Options {
     /// Tests at once, each against a server of its own (with --server: one after the other)
     #[arg(long, default_value_t = 4)]
     pub workers: usize,
+    /// Share the suites out with all who do the same on the share of --server; first the tests that all may run at once
+    #[arg(long, requires = "server")]
+    pub divide: bool,
     /// What the share stands on: a temporary directory, or `memory:`
     #[arg(long, default_value = "directory")]
     pub target: String,
@@ -57,6 +62,7 @@ impl Default for Options {
             share: "share".to_owned(),
             user: None,
             workers: 4,
+            divide: false,
             target: "directory".to_owned(),
             logs: None,
             repeat: 1,
@@ -69,6 +75,8 @@ impl Default for Options {
 struct Expectations {
     pass: Vec<String>,
     long: Vec<String>,
+    controls: Vec<String>,
+    together: Vec<String>,
     #[serde(default)]
     fail: Vec<ExpectedFailure>,
 }
@@ -101,6 +109,9 @@ pub fn run(checks: &mut Checks, options: &Options) {
 fn run_all(checks: &mut Checks, options: &Options) -> Result<(), Failure> {
     let text = include_str!("../torture/expected.toml");
     let expected: Expectations = toml::from_str(text).map_err(|e| format!("expected.toml: {e}"))?;
+    if options.divide {
+        return divided(checks, options, &expected);
+    }
     let tests = chosen(&expected, &options.suites)?;
     let jobs: VecDeque<String> =
         tests.iter().flat_map(|test| std::iter::repeat_n(test.clone(), options.repeat)).collect();
@@ -122,10 +133,68 @@ fn run_all(checks: &mut Checks, options: &Options) -> Result<(), Failure> {
             });
         }
     });
-    let counts = counts.into_inner().expect("no worker panics");
+    summary(&counts.into_inner().expect("no worker panics"));
+    Ok(())
+}
+
+fn summary(counts: &BTreeMap<&str, u32>) {
     let line: Vec<String> = counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
     println!("smbtorture: {}", line.join(", "));
+}
+
+/// `--divide`: what all run at once, and then the suites that nobody else has taken. Suites do not get in each other's
+/// way, because each has file names of its own; two runs of one suite would.
+fn divided(checks: &mut Checks, options: &Options, expected: &Expectations) -> Result<(), Failure> {
+    let place = options.server.as_deref().unwrap_or_default();
+    let address = resolve(place)?;
+    let user = options.user.clone().unwrap_or_else(|| format!("{USER}%{PASSWORD}"));
+    let (name, password) = user.split_once('%').ok_or("--user wants NAME%PASSWORD")?;
+    let scratch = Scratch::new("torture");
+    let client = scratch.directory("client");
+    let log = scratch.path().join("smbtorture.log");
+    let mut counts = BTreeMap::new();
+    let mut run = |test: &str| -> Result<(), Failure> {
+        let begun = Instant::now();
+        let (verdict, why) = one(options, test, place, &client, &log)?;
+        let (word, outcome) = judge(expected, test, verdict, why);
+        println!("{word:16} {:6.1}s  {test}", begun.elapsed().as_secs_f32());
+        *counts.entry(word).or_default() += 1;
+        checks.record(test, outcome);
+        Ok(())
+    };
+    let mut claims = Claims::join(address, name, password, &options.share)?;
+    for test in &expected.together {
+        run(test)?;
+    }
+    for (suite, tests) in suites(expected) {
+        if claims.claim(&suite)? {
+            for test in tests {
+                run(&test)?;
+            }
+        }
+    }
+    claims.leave(TIME_LIMIT)?;
+    summary(&counts);
     Ok(())
+}
+
+/// The tests that must pass, by suite; the suites with the longest tests first.
+fn suites(expected: &Expectations) -> Vec<(String, Vec<String>)> {
+    let mut suites = BTreeMap::<String, Vec<String>>::new();
+    for test in expected.pass.iter().filter(|test| !expected.controls.contains(test)) {
+        let suite: Vec<&str> = test.splitn(3, '.').take(2).collect();
+        suites.entry(suite.join(".")).or_default().push(test.clone());
+    }
+    let mut suites: Vec<_> = suites.into_iter().collect();
+    let long = |tests: &[String]| tests.iter().filter(|test| expected.long.contains(test)).count();
+    suites.sort_by_key(|(_, tests)| std::cmp::Reverse((long(tests), tests.len())));
+    suites
+}
+
+/// The address of HOST:PORT.
+fn resolve(place: &str) -> Result<SocketAddr, Failure> {
+    let mut found = place.to_socket_addrs().map_err(|e| format!("{place}: {e}"))?;
+    found.next().ok_or_else(|| format!("{place} has no address"))
 }
 
 /// The tests that were asked for, the longest first.
@@ -168,8 +237,8 @@ fn work(
     loop {
         let Some(test) = jobs.lock().expect("no worker panics").pop_front() else { break };
         wipe(&share).map_err(|e| format!("cannot empty {}: {e}", share.display()))?;
-        let address = match options.server {
-            Some(address) => address,
+        let place = match &options.server {
+            Some(place) => place.clone(),
             None => {
                 // A memory share is emptied by starting anew.
                 if options.target.starts_with("memory") {
@@ -187,7 +256,7 @@ fn work(
                     let shares = [format!("share={target}")];
                     server = Some(Server::start_with(scratch.path(), &shares, &["--config", &config])?);
                 }
-                server.as_ref().expect("started above").address
+                server.as_ref().expect("started above").address.to_string()
             }
         };
         let log = match &options.logs {
@@ -195,7 +264,7 @@ fn work(
             None => scratch.path().join("smbtorture.log"),
         };
         let begun = Instant::now();
-        let (verdict, why) = one(options, &test, address, &client, &log)?;
+        let (verdict, why) = one(options, &test, &place, &client, &log)?;
         let seconds = begun.elapsed().as_secs_f32();
         let mut broken = None;
         if let Some(running) = server.as_mut()
@@ -228,7 +297,7 @@ fn judge(
     why: String,
 ) -> (&'static str, Result<(), Failure>) {
     let listed = expected.fail.iter().find(|fail| fail.test == test);
-    let must_pass = expected.pass.iter().any(|pass| pass == test);
+    let must_pass = expected.pass.iter().chain(&expected.together).any(|pass| pass == test);
     match (verdict, listed) {
         (Verdict::Pass, None) => ("pass", Ok(())),
         (Verdict::Pass, Some(fail)) => {
@@ -257,26 +326,31 @@ fn judge(
 fn one(
     options: &Options,
     test: &str,
-    address: std::net::SocketAddr,
+    place: &str,
     directory: &Path,
     log: &Path,
 ) -> Result<(Verdict, String), Failure> {
     let user = options.user.clone().unwrap_or_else(|| format!("{USER}%{PASSWORD}"));
+    let (host, port) = place.rsplit_once(':').ok_or_else(|| format!("{place} is no HOST:PORT"))?;
     let output = File::create(log).map_err(|e| format!("cannot make {}: {e}", log.display()))?;
     let stderr = output.try_clone().map_err(|e| e.to_string())?;
     let mut command = Command::new("smbtorture");
     command
-        .arg(format!("//{}/{}", address.ip(), options.share))
-        .args(["-p", &address.port().to_string(), "-U", &user, "--configfile=/dev/null"])
+        .arg(format!("//{host}/{}", options.share))
+        .args(["-p", port, "-U", &user, "--configfile=/dev/null"])
         .arg("--option=torture:progress=no")
         .arg(format!("--option=torture:user2name={USER2}"))
         .arg(format!("--option=torture:user2password={PASSWORD2}"))
-        .arg(test)
         .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(stderr)
         .process_group(0);
+    if options.divide {
+        // How long a test of smb2.bench goes on, 10 s otherwise.
+        command.arg("--option=torture:timelimit=3");
+    }
+    command.arg(test);
     let mut child = command.spawn().map_err(|e| format!("cannot start smbtorture: {e}"))?;
     let deadline = Instant::now() + TIME_LIMIT;
     let ended = loop {
