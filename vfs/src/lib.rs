@@ -15,7 +15,7 @@
 //! 1 to 3 wait without a thread, in line. Every operation takes all its gates first and once, then its names, then
 //! looks whether the names still mean what it took them for, or else lets go of everything and begins anew. So each
 //! wait is for something of higher rank than all that is held, and nobody waits in a circle. Nothing of 1 to 3 is held
-//! while a client is waited for.
+//! while a client is waited for. Debug builds and the models watch over this order: `rank`.
 //!
 //! # Who owns a claim
 //!
@@ -42,6 +42,7 @@ pub mod node;
 pub mod opens;
 mod ops;
 pub mod path;
+mod rank;
 pub mod stream;
 pub mod sync;
 pub mod xattr;
@@ -70,6 +71,7 @@ use lookup::gate::{Gate, Mode};
 use lookup::slotmap::SlotMap;
 use node::{Mount, NodeTable};
 use ops::run::Running;
+use rank::Level;
 
 /// How changes in one directory exclude each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,7 +178,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             topologies: DashMap::new(),
             moves_begun: AtomicU64::new(0),
             moves_ended: AtomicU64::new(0),
-            moves: sync::Mutex::new(()),
+            moves: sync::mutex(Level::Moves, ()),
             moving_directories: AtomicUsize::new(0),
             running: Running::new(),
             counts: Counts::default(),
@@ -295,7 +297,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
     pub(crate) fn topology(&self, dir: &Node<F>) -> Arc<Gate> {
         let device = dir.key().device;
         let known = self.topologies.get(&device).map(|lock| Arc::clone(&lock));
-        known.unwrap_or_else(|| Arc::clone(&self.topologies.entry(device).or_default()))
+        known.unwrap_or_else(|| Arc::clone(&self.topologies.entry(device).or_insert_with(Gate::topology)))
     }
 
     /// How a change of names passes its directories' gates.

@@ -13,7 +13,8 @@ use crate::lookup::link::{Link, Place};
 use crate::lookup::slot::Slot;
 use crate::metadata::{BackendKey, Kind};
 use crate::opens::{Opens, State};
-use crate::sync::Mutex;
+use crate::rank::{Level, lock};
+use crate::sync::{Mutex, mutex};
 
 /// The number of a node: ascending, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,8 +86,7 @@ impl<F> Node<F> {
     /// The one mutex over its marks, its opens and what the server keeps of it. Held shortly, never across an await;
     /// of two nodes in the order of their numbers.
     pub fn opens(&self) -> Opens<'_, F> {
-        let rank = Rank::take(self.id);
-        Opens::new(self, self.state.lock(), rank)
+        Opens::new(self, self.state.lock())
     }
 
     pub(crate) fn directory(&self) -> Option<&Directory<F>> {
@@ -167,46 +167,6 @@ impl<F> Drop for Node<F> {
     }
 }
 
-/// Watches, in debug builds, that the opens of several nodes are locked in the order of the nodes' numbers.
-pub(crate) struct Rank(#[cfg(debug_assertions)] NodeId);
-
-#[cfg(debug_assertions)]
-thread_local! {
-    static RANKS: std::cell::RefCell<Vec<NodeId>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
-impl Rank {
-    #[cfg(debug_assertions)]
-    fn take(id: NodeId) -> Rank {
-        RANKS.with_borrow_mut(|ranks| {
-            // The checker runs all tasks of a model on one thread.
-            let highest = ranks.iter().max();
-            debug_assert!(
-                cfg!(shuttle) || highest.is_none_or(|held| *held < id),
-                "opens of {id:?} after {highest:?}"
-            );
-            ranks.push(id);
-        });
-        Rank(id)
-    }
-
-    #[cfg(not(debug_assertions))]
-    fn take(_: NodeId) -> Rank {
-        Rank()
-    }
-}
-
-#[cfg(debug_assertions)]
-impl Drop for Rank {
-    fn drop(&mut self) {
-        RANKS.with_borrow_mut(|ranks| {
-            let at = ranks.iter().rposition(|held| *held == self.0);
-            debug_assert!(at.is_some(), "the opens of {:?} were locked on another thread", self.0);
-            at.map(|at| ranks.swap_remove(at));
-        });
-    }
-}
-
 /// Notes for the time of a change that a name of a directory is being changed.
 pub(crate) struct Changing<F> {
     dir: Arc<Node<F>>,
@@ -270,6 +230,7 @@ impl<F> NodeTable<F> {
     /// Takes `node` out, if it is the one that is found by its identity.
     pub(crate) fn forget(&self, node: &Node<F>) {
         let key = table_key(node.key, node.kind, &node.mount);
+        let _shard = lock(Level::Shard);
         self.map.remove_if(&key, |_, found| std::ptr::eq(found.as_ptr(), node));
     }
 }
@@ -285,16 +246,25 @@ impl<F: Default> NodeTable<F> {
         let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
         let directory = (kind == Kind::Directory).then(|| {
             Box::new(Directory {
-                gate: Gate::new(),
-                place: Mutex::new(None),
+                gate: Gate::new(id),
+                place: mutex(Level::Place, None),
                 mounts: AtomicU32::new(0),
                 moving: AtomicBool::new(false),
                 delete_pending: AtomicBool::new(false),
-                changing: Mutex::new(Vec::new()),
+                changing: mutex(Level::Changing, Vec::new()),
             })
         });
         let (mount, table) = (Arc::clone(mount), Arc::clone(self));
-        Arc::new(Node { id, mount, be, key, kind, state: Mutex::new(State::default()), directory, table })
+        Arc::new(Node {
+            id,
+            mount,
+            be,
+            key,
+            kind,
+            state: mutex(Level::Opens(id), State::default()),
+            directory,
+            table,
+        })
     }
 
     /// The node of this identity. A removed directory's is no longer its.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use crate::lookup::link::{DELETE_PENDING, GONE, Link, MOVING};
 use crate::name::Name;
-use crate::node::{Node, Rank};
+use crate::node::Node;
 use crate::sync::{Defect, MutexGuard, defect};
 
 /// What a node's mutex guards.
@@ -51,7 +51,6 @@ pub enum Attach {
 pub struct Opens<'a, F> {
     node: &'a Node<F>,
     state: MutexGuard<'a, State<F>>,
-    _rank: Rank,
 }
 
 impl<F> Deref for Opens<'_, F> {
@@ -69,8 +68,8 @@ impl<F> DerefMut for Opens<'_, F> {
 }
 
 impl<'a, F> Opens<'a, F> {
-    pub(crate) fn new(node: &'a Node<F>, state: MutexGuard<'a, State<F>>, rank: Rank) -> Opens<'a, F> {
-        Opens { node, state, _rank: rank }
+    pub(crate) fn new(node: &'a Node<F>, state: MutexGuard<'a, State<F>>) -> Opens<'a, F> {
+        Opens { node, state }
     }
 
     pub(crate) fn state(&mut self) -> &mut State<F> {

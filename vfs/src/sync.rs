@@ -4,38 +4,80 @@
 //! names mean shuttle's: each use is then a point at which the checker may switch tasks. Seeded defects, which the
 //! models must catch, are chosen here as well; outside the models none can be.
 
-#[cfg(not(shuttle))]
+#[cfg(not(any(debug_assertions, shuttle)))]
+use crate::rank::Level;
+
+#[cfg(not(any(debug_assertions, shuttle)))]
 pub use parking_lot::{Mutex, MutexGuard};
 
-#[cfg(shuttle)]
-pub use checked::{Mutex, MutexGuard};
+#[cfg(any(debug_assertions, shuttle))]
+pub use watched::{Mutex, MutexGuard};
 
-#[cfg(shuttle)]
-mod checked {
-    /// shuttle's mutex in the form of parking_lot's.
-    pub struct Mutex<T: ?Sized>(shuttle::sync::Mutex<T>);
-    /// Its guard.
-    pub type MutexGuard<'a, T> = shuttle::sync::MutexGuard<'a, T>;
+/// A mutex whose place in the order of locks is watched.
+#[cfg(not(any(debug_assertions, shuttle)))]
+pub(crate) fn mutex<T>(_: Level, value: T) -> Mutex<T> {
+    Mutex::new(value)
+}
+
+/// Locks a mutex beside another of its level, in the order of their keys.
+#[cfg(not(any(debug_assertions, shuttle)))]
+pub(crate) fn lock_beside<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock()
+}
+
+#[cfg(any(debug_assertions, shuttle))]
+pub(crate) use watched::{lock_beside, mutex};
+
+#[cfg(any(debug_assertions, shuttle))]
+mod watched {
+    use std::ops::{Deref, DerefMut};
+
+    #[cfg(not(shuttle))]
+    use parking_lot as inner;
+    #[cfg(shuttle)]
+    use shuttle::sync as inner;
+
+    use crate::rank::{HeldLevel, Level, beside, lock};
+
+    /// A mutex in the form of parking_lot's: the checker's own in a model, and watched where it has a level.
+    pub struct Mutex<T: ?Sized> {
+        level: Option<Level>,
+        inner: inner::Mutex<T>,
+    }
+
+    /// Its guard. The fields' order is the order in which it ends.
+    pub struct MutexGuard<'a, T: ?Sized> {
+        guard: inner::MutexGuard<'a, T>,
+        _held: Option<HeldLevel>,
+    }
 
     impl<T> Mutex<T> {
-        /// A new mutex.
+        /// A mutex that is not watched: nothing is locked while it is.
         pub fn new(value: T) -> Self {
-            Mutex(shuttle::sync::Mutex::new(value))
+            Mutex { level: None, inner: inner::Mutex::new(value) }
         }
     }
 
     impl<T: ?Sized> Mutex<T> {
         /// What it guards, of which nobody else knows.
-        pub fn get_mut(&mut self) -> &mut T
-        where
-            T: Sized,
-        {
-            self.0.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner())
+        pub fn get_mut(&mut self) -> &mut T {
+            #[cfg(not(shuttle))]
+            return self.inner.get_mut();
+            #[cfg(shuttle)]
+            return self.inner.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
         }
 
         /// Waits for it.
         pub fn lock(&self) -> MutexGuard<'_, T> {
-            self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+            self.enter(self.level.map(lock))
+        }
+
+        fn enter(&self, held: Option<HeldLevel>) -> MutexGuard<'_, T> {
+            #[cfg(not(shuttle))]
+            let guard = self.inner.lock();
+            #[cfg(shuttle)]
+            let guard = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            MutexGuard { guard, _held: held }
         }
     }
 
@@ -43,6 +85,30 @@ mod checked {
         fn default() -> Self {
             Mutex::new(T::default())
         }
+    }
+
+    impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            &self.guard
+        }
+    }
+
+    impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            &mut self.guard
+        }
+    }
+
+    /// A mutex whose place in the order of locks is watched.
+    pub(crate) fn mutex<T>(level: Level, value: T) -> Mutex<T> {
+        Mutex { level: Some(level), inner: inner::Mutex::new(value) }
+    }
+
+    /// Locks a mutex beside another of its level, in the order of their keys.
+    pub(crate) fn lock_beside<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.enter(mutex.level.map(beside))
     }
 }
 

@@ -12,7 +12,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::{Defect, Mutex, defect};
+use crate::rank::Level;
+use crate::sync::{Defect, Mutex, defect, mutex};
 
 enum Cell<G> {
     Waiting(Option<Waker>),
@@ -30,7 +31,7 @@ pub(crate) struct Waiter<G> {
 impl<G> Waiter<G> {
     /// A waiter of no queue, for a single value.
     pub(crate) fn alone() -> Arc<Waiter<G>> {
-        Arc::new(Waiter { ticket: 0, cell: Mutex::new(Cell::Waiting(None)) })
+        Arc::new(Waiter { ticket: 0, cell: mutex(Level::Cell, Cell::Waiting(None)) })
     }
 
     /// Records the grant; the waker is to be woken once all locks are let go.
@@ -78,7 +79,7 @@ impl<K: Copy, G> Queue<K, G> {
 
     /// Gets into line.
     pub(crate) fn push(&mut self, want: K) -> Arc<Waiter<G>> {
-        let waiter = Arc::new(Waiter { ticket: self.next, cell: Mutex::new(Cell::Waiting(None)) });
+        let waiter = Arc::new(Waiter { ticket: self.next, cell: mutex(Level::Cell, Cell::Waiting(None)) });
         self.next += 1;
         self.waiting.push_back((want, Arc::clone(&waiter)));
         waiter

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
-use crate::sync::{Defect, Mutex, defect};
+use crate::node::NodeId;
+use crate::rank::{Held, Level, Rank, got, wait_for};
+use crate::sync::{Defect, Mutex, defect, mutex};
 
 /// How a gate is passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,16 +73,26 @@ impl Inner {
 }
 
 /// A gate. Its holder keeps an `Arc`, so that a guard may live in any task.
-#[derive(Default)]
 pub(crate) struct Gate {
     inner: Mutex<Inner>,
+    rank: Rank,
     /// The directory was removed. Set under the exclusive gate only, after the backend's success.
     dead: AtomicBool,
 }
 
 impl Gate {
-    pub(crate) fn new() -> Arc<Gate> {
-        Arc::new(Gate::default())
+    fn of(rank: Rank) -> Arc<Gate> {
+        Arc::new(Gate { inner: mutex(Level::Line, Inner::default()), rank, dead: AtomicBool::new(false) })
+    }
+
+    /// The gate of the directory `id`.
+    pub(crate) fn new(id: NodeId) -> Arc<Gate> {
+        Gate::of(Rank::Gate(id))
+    }
+
+    /// A topology lock.
+    pub(crate) fn topology() -> Arc<Gate> {
+        Gate::of(Rank::Topology)
     }
 
     /// Whether the directory was removed. Stable for whoever holds the gate.
@@ -97,6 +109,7 @@ impl Gate {
 
     /// Passes the gate, waiting in line.
     pub(crate) async fn acquire(self: &Arc<Gate>, mode: Mode) -> GateGuard {
+        let held = wait_for(|| self.rank.clone());
         let waiter = {
             let mut inner = self.inner.lock();
             if inner.queue.is_none() && inner.admits(mode) {
@@ -109,7 +122,7 @@ impl Gate {
         if let Some(waiter) = waiter {
             Wait::new(Arc::new(Line { gate: Arc::clone(self), mode }), waiter).await;
         }
-        GateGuard { gate: Arc::clone(self), mode }
+        GateGuard { gate: Arc::clone(self), mode, _held: held }
     }
 
     /// Passes the gate exclusively if nobody has it or waits for it.
@@ -119,7 +132,8 @@ impl Gate {
             return None;
         }
         inner.enter(Mode::Exclusive);
-        Some(GateGuard { gate: Arc::clone(self), mode: Mode::Exclusive })
+        drop(inner);
+        Some(GateGuard { gate: Arc::clone(self), mode: Mode::Exclusive, _held: got(|| self.rank.clone()) })
     }
 
     #[cfg(any(test, shuttle))]
@@ -154,6 +168,7 @@ impl Owner for Line {
 pub(crate) struct GateGuard {
     gate: Arc<Gate>,
     mode: Mode,
+    _held: Held,
 }
 
 impl GateGuard {
@@ -186,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_remover_is_not_overtaken() {
-        let gate = Gate::new();
+        let gate = Gate::new(NodeId(1));
         let first = gate.acquire(Mode::Shared).await;
         let mut remover = pin!(gate.acquire(Mode::Exclusive));
         assert!(is_waiting(remover.as_mut()).await);
@@ -202,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_behind_a_remover_who_gave_up_come_in() {
-        let gate = Gate::new();
+        let gate = Gate::new(NodeId(1));
         let first = gate.acquire(Mode::Shared).await;
         let mut late = pin!(gate.acquire(Mode::Shared));
         {
@@ -217,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_grant_that_nobody_took_is_passed_on() {
-        let gate = Gate::new();
+        let gate = Gate::new(NodeId(1));
         let first = gate.acquire(Mode::Exclusive).await;
         let mut next = pin!(gate.acquire(Mode::Exclusive));
         {

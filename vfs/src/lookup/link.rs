@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use crate::fold::FoldedName;
 use crate::name::Name;
 use crate::node::Node;
-use crate::sync::Mutex;
+use crate::rank::Level;
+use crate::sync::{Mutex, mutex};
 
 /// Where a link stands: in which directory, spelled how.
 pub(crate) struct Place<F> {
@@ -54,7 +55,8 @@ pub struct Link<F> {
 
 impl<F> Link<F> {
     pub(crate) fn new(node: Arc<Node<F>>, place: Option<Place<F>>) -> Arc<Link<F>> {
-        let link = Link { node, place: Mutex::new(None), marks: AtomicU8::new(0), opens: AtomicU32::new(0) };
+        let place_cell = mutex(Level::Place, None);
+        let link = Link { node, place: place_cell, marks: AtomicU8::new(0), opens: AtomicU32::new(0) };
         *link.place_cell().lock() = place;
         Arc::new(link)
     }

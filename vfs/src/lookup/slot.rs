@@ -23,7 +23,8 @@ use crate::error::{FsError, Result};
 use crate::fold::FoldedName;
 use crate::name::Name;
 use crate::node::NodeId;
-use crate::sync::{Defect, Mutex, MutexGuard, defect};
+use crate::rank::{Held, Level, Rank, wait_for};
+use crate::sync::{Defect, Mutex, MutexGuard, defect, lock_beside, mutex};
 
 /// What a name means.
 pub(crate) enum Value<F> {
@@ -168,7 +169,7 @@ pub(crate) enum Access<F> {
 impl<F> Slot<F> {
     pub(crate) fn new(dir: NodeId, fold: FoldedName) -> Slot<F> {
         let inner = Inner { value: Value::Unknown, claimed: false, recheck: false, episode: 0, queue: None };
-        Slot { dir, fold, used: AtomicBool::new(false), inner: Mutex::new(inner) }
+        Slot { dir, fold, used: AtomicBool::new(false), inner: mutex(Level::Slot, inner) }
     }
 
     /// Tells the evictor that the slot is of use. Stores only if that is news, so as not to dirty the line.
@@ -218,15 +219,17 @@ impl<F> Slot<F> {
 
     /// The claim, waiting in line.
     pub(crate) async fn claim(self: &Arc<Slot<F>>) -> Claim<F> {
+        let held = self.wait_for();
         let waiter = {
             let mut inner = self.inner.lock();
-            match self.try_claim(&mut inner) {
-                Some(claim) => return claim,
-                None => inner.push(Want::Claim),
+            if self.try_claim(&mut inner) {
+                drop(inner);
+                return self.granted(held);
             }
+            inner.push(Want::Claim)
         };
         match Wait::new(Arc::clone(self), waiter).await {
-            Grant::Claim => self.granted(),
+            Grant::Claim => self.granted(held),
             Grant::Answer(_) | Grant::Settled => unreachable!("a claimer gets the claim"),
         }
     }
@@ -234,29 +237,30 @@ impl<F> Slot<F> {
     /// The known value, or else the claim with which to find it out; the answer of whoever is finding it out now is
     /// waited for. With `trust` what is stored is as good as what the backend would say.
     pub(crate) async fn value_or_claim(self: &Arc<Slot<F>>, trust: bool) -> Result<Access<F>> {
+        let held = self.wait_for();
         let waiter = {
             let mut inner = self.inner.lock();
             if trust && inner.value.is_known() {
                 return Ok(Access::Value(inner.value.clone()));
             }
-            match self.try_claim(&mut inner) {
-                Some(claim) => return Ok(Access::Claim(claim)),
-                None => {
-                    let seen = inner.episode;
-                    inner.push(Want::Value { seen })
-                }
+            if self.try_claim(&mut inner) {
+                drop(inner);
+                return Ok(Access::Claim(self.granted(held)));
             }
+            let seen = inner.episode;
+            inner.push(Want::Value { seen })
         };
         match Wait::new(Arc::clone(self), waiter).await {
             Grant::Answer(_) if defect(Defect::ValueAtPoll) => Ok(Access::Value(self.peek().0)),
             Grant::Answer(answer) => answer.map(Access::Value),
-            Grant::Claim => Ok(Access::Claim(self.granted())),
+            Grant::Claim => Ok(Access::Claim(self.granted(held))),
             Grant::Settled => unreachable!("a reader gets a value or the claim"),
         }
     }
 
     /// Waits until whoever has the claim now is through with it.
     pub(crate) async fn settled(self: &Arc<Slot<F>>) {
+        let _held = self.wait_for();
         let waiter = {
             let mut inner = self.inner.lock();
             if !inner.claimed {
@@ -267,9 +271,13 @@ impl<F> Slot<F> {
         Wait::new(Arc::clone(self), waiter).await;
     }
 
-    fn try_claim(self: &Arc<Slot<F>>, inner: &mut Inner<F>) -> Option<Claim<F>> {
+    fn wait_for(&self) -> Held {
+        wait_for(|| Rank::Claim(self.dir, self.fold.clone()))
+    }
+
+    fn try_claim(&self, inner: &mut Inner<F>) -> bool {
         if inner.claimed {
-            return None;
+            return false;
         }
         debug_assert!(
             inner.queue.as_ref().is_none_or(|queue| queue.is_empty()),
@@ -277,11 +285,11 @@ impl<F> Slot<F> {
         );
         inner.claimed = true;
         inner.episode = inner.episode.wrapping_add(1);
-        Some(self.granted())
+        true
     }
 
-    fn granted(self: &Arc<Slot<F>>) -> Claim<F> {
-        Claim { slot: Arc::clone(self), changing: false, done: false }
+    fn granted(self: &Arc<Slot<F>>, held: Held) -> Claim<F> {
+        Claim { slot: Arc::clone(self), changing: false, done: false, _held: held }
     }
 }
 
@@ -371,6 +379,7 @@ pub(crate) struct Claim<F> {
     slot: Arc<Slot<F>>,
     changing: bool,
     done: bool,
+    _held: Held,
 }
 
 impl<F> Claim<F> {
@@ -444,10 +453,10 @@ fn lock_two<'a, F>(a: &'a Slot<F>, b: &'a Slot<F>) -> (MutexGuard<'a, Inner<F>>,
     debug_assert!((a.dir, &a.fold) != (b.dir, &b.fold), "one slot, locked twice");
     if (a.dir, &a.fold) < (b.dir, &b.fold) {
         let first = a.inner.lock();
-        (first, b.inner.lock())
+        (first, lock_beside(&b.inner))
     } else {
         let first = b.inner.lock();
-        (a.inner.lock(), first)
+        (lock_beside(&a.inner), first)
     }
 }
 

@@ -15,7 +15,8 @@ use dashmap::mapref::entry::Entry;
 use super::slot::Slot;
 use crate::fold::FoldedName;
 use crate::node::NodeId;
-use crate::sync::Mutex;
+use crate::rank::{Level, lock};
+use crate::sync::{Mutex, mutex};
 
 /// A slot as the map keeps it: the key is in the slot, once.
 struct SlotRef<F>(Arc<Slot<F>>);
@@ -96,7 +97,7 @@ impl<F> SlotMap<F> {
     pub(crate) fn new(max: usize) -> SlotMap<F> {
         SlotMap {
             map: DashMap::with_hasher(ahash::RandomState::new()),
-            rings: (0..RINGS).map(|_| Mutex::new(Ring { slots: Vec::new(), hand: 0 })).collect(),
+            rings: (0..RINGS).map(|_| mutex(Level::Ring, Ring { slots: Vec::new(), hand: 0 })).collect(),
             count: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             max: max.max(1),
@@ -114,6 +115,7 @@ impl<F> SlotMap<F> {
             // A checked mutex is a point to switch tasks at, which must not happen under the map's own lock.
             return self.find(dir, fold).map(|slot| f(&slot));
         }
+        let _shard = lock(Level::Shard);
         self.map.get(&(dir, fold.as_bytes()) as &dyn Key).map(|found| f(&found.key().0))
     }
 
@@ -173,6 +175,7 @@ impl<F> SlotMap<F> {
     /// Takes a slot out of the map if only the map and a ring refer to it.
     fn remove(&self, slot: &Arc<Slot<F>>) -> bool {
         let key = (slot.dir, slot.fold.as_bytes());
+        let _shard = lock(Level::Shard);
         self.map.remove_if(&key as &dyn Key, |found, ()| Arc::strong_count(&found.0) == 2).is_some()
     }
 

@@ -11,6 +11,7 @@ use crate::metadata::{Kind, Metadata};
 use crate::name::Name;
 use crate::node::Node;
 use crate::opens::Opens;
+use crate::rank::operation;
 
 /// What became of a create.
 pub enum Creation<F, T> {
@@ -39,6 +40,16 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// # Errors
     /// `PathNotFound` if `dir` is removed; `Exists` if others keep making the name; what the backend says.
     pub async fn create<T: Send + 'static>(
+        self: &Arc<Self>,
+        dir: &Arc<Node<F>>,
+        name: &Name,
+        how: CreateHow,
+        publish: impl FnOnce(&Arc<Link<F>>, &mut Opens<'_, F>) -> T + Send + 'static,
+    ) -> Result<Creation<F, T>> {
+        operation(self.make(dir, name, how, publish)).await
+    }
+
+    async fn make<T: Send + 'static>(
         self: &Arc<Self>,
         dir: &Arc<Node<F>>,
         name: &Name,

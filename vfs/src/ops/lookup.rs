@@ -14,6 +14,7 @@ use crate::metadata::{Kind, Metadata};
 use crate::name::{DiskName, Name};
 use crate::node::{Changing, Node};
 use crate::path::Path;
+use crate::rank::operation;
 use crate::sync::{Defect, defect};
 use crate::{Root, Vfs};
 
@@ -110,11 +111,11 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         let fold = dir.mount.fold.fold(name);
         if !dir.mount.trust {
-            return self.lookup_checked(dir, name, &fold).await;
+            return operation(self.lookup_checked(dir, name, &fold)).await;
         }
         match self.cached(dir, name, &fold) {
             Some(known) => Ok(known.map(|link| (link, None))),
-            None => self.lookup_trusted(dir, name, &fold).await,
+            None => operation(self.lookup_trusted(dir, name, &fold)).await,
         }
     }
 
@@ -379,7 +380,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
     ) -> Result<NameGuard<F>> {
         let Some(directory) = dir.directory() else { return Err(FsError::NotADirectory) };
         let fold = dir.mount.fold.fold(name);
-        let gate = if defect(Defect::NoGate) { &Gate::new() } else { &directory.gate };
+        let gate = if defect(Defect::NoGate) { &Gate::new(dir.id()) } else { &directory.gate };
         let gate = gate.acquire(mode).await;
         if dir.is_dead() {
             return Err(FsError::PathNotFound);

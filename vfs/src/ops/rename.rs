@@ -18,6 +18,7 @@ use crate::metadata::Kind;
 use crate::name::Name;
 use crate::node::{Changing, Node, NodeId};
 use crate::opens::Opens;
+use crate::rank::operation;
 use crate::sync::{Defect, defect};
 
 /// How many misses until the gates are taken exclusively, and until `Busy`.
@@ -165,6 +166,17 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// directory below itself; `AccessDenied` for a share's root; `CrossDevice`; `Busy` after many lost races; what
     /// the backend says. `Refused` is `admit`'s own.
     pub async fn rename<E: Send + 'static>(
+        self: &Arc<Self>,
+        link: &Arc<Link<F>>,
+        to_dir: &Arc<Node<F>>,
+        to: &Name,
+        replace: bool,
+        admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
+    ) -> Result<(), RenameError<E>> {
+        operation(self.move_link(link, to_dir, to, replace, admit)).await
+    }
+
+    async fn move_link<E: Send + 'static>(
         self: &Arc<Self>,
         link: &Arc<Link<F>>,
         to_dir: &Arc<Node<F>>,
@@ -434,6 +446,18 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// # Errors
     /// `IsADirectory` for a directory or one that would be replaced; otherwise as for a rename.
     pub async fn link<E: Send + 'static>(
+        self: &Arc<Self>,
+        link: &Arc<Link<F>>,
+        file: &Arc<dyn BackendFile>,
+        to_dir: &Arc<Node<F>>,
+        to: &Name,
+        replace: bool,
+        admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
+    ) -> Result<Arc<Link<F>>, RenameError<E>> {
+        operation(self.add_link(link, file, to_dir, to, replace, admit)).await
+    }
+
+    async fn add_link<E: Send + 'static>(
         self: &Arc<Self>,
         link: &Arc<Link<F>>,
         file: &Arc<dyn BackendFile>,

@@ -12,10 +12,10 @@ use crate::Vfs;
 use crate::counters::Count;
 use crate::error::{FsError, Result};
 use crate::lookup::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
-use crate::sync::{Defect, Mutex, defect, spawn};
+use crate::rank::{Level, operation};
+use crate::sync::{Defect, Mutex, defect, mutex, spawn};
 
 /// The changes that run in tasks of their own.
-#[derive(Default)]
 pub(crate) struct Running {
     inner: Mutex<Inner>,
 }
@@ -28,7 +28,7 @@ struct Inner {
 
 impl Running {
     pub(crate) fn new() -> Arc<Running> {
-        Arc::new(Running::default())
+        Arc::new(Running { inner: mutex(Level::Line, Inner::default()) })
     }
 
     pub(crate) fn enter(self: &Arc<Running>) -> Task {
@@ -107,7 +107,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         &self,
         change: impl Future<Output = T> + Send + 'static,
     ) -> Result<T> {
-        let mut change: Option<Pin<Box<dyn Future<Output = T> + Send>>> = Some(Box::pin(change));
+        let mut change: Option<Pin<Box<dyn Future<Output = T> + Send>>> = Some(Box::pin(operation(change)));
         if defect(Defect::RequestOwnedClaim)
             && let Some(change) = change
         {
