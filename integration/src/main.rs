@@ -10,6 +10,7 @@ mod crowd;
 mod divide;
 mod floor;
 mod hostile;
+mod load;
 mod models;
 mod peers;
 mod random;
@@ -48,6 +49,8 @@ enum Command {
     Tree,
     /// Many clients create, rename and remove in one directory; the end state is checked
     Crowd(crowd::Options),
+    /// A load of many clients in one mix, with its rate, latencies and errors
+    Load(load::command::Options),
     /// Mutated messages before and after login; the server must stay up and flat in memory
     Hostile(hostile::Options),
     /// A race against Samba: rates, processor time and memory
@@ -69,6 +72,7 @@ fn main() -> std::process::ExitCode {
         Command::Smbclient => smbclient::run(&mut checks),
         Command::Tree => tree::run(&mut checks),
         Command::Crowd(options) => crowd::run(&mut checks, &options),
+        Command::Load(options) => load::command::run(&mut checks, &options),
         Command::Hostile(options) => hostile::run(&mut checks, &options),
         Command::Compare(options) => compare::run(&mut checks, &options),
         Command::Floor(options) => return floor::run(&options),
