@@ -18,6 +18,7 @@ mod samba;
 mod scratch;
 mod server;
 mod smbclient;
+mod storm;
 mod test;
 mod torture;
 mod tree;
@@ -51,6 +52,8 @@ enum Command {
     Crowd(crowd::Options),
     /// A load of many clients in one mix, with its rate, latencies and errors
     Load(load::command::Options),
+    /// A storm of mkdir, rename and remove over nested directories of a real disk; the end state is checked
+    Storm(storm::Options),
     /// Mutated messages before and after login; the server must stay up and flat in memory
     Hostile(hostile::Options),
     /// A race against Samba: rates, processor time and memory
@@ -73,6 +76,7 @@ fn main() -> std::process::ExitCode {
         Command::Tree => tree::run(&mut checks),
         Command::Crowd(options) => crowd::run(&mut checks, &options),
         Command::Load(options) => load::command::run(&mut checks, &options),
+        Command::Storm(options) => storm::run(&mut checks, &options),
         Command::Hostile(options) => hostile::run(&mut checks, &options),
         Command::Compare(options) => compare::run(&mut checks, &options),
         Command::Floor(options) => return floor::run(&options),

@@ -4,18 +4,18 @@ use std::process::{Command, Stdio};
 
 use crate::checks::{Checks, Failure};
 use crate::server::workspace;
-use crate::{crowd, hostile, models, peers, smbclient, torture, tree};
+use crate::{crowd, hostile, models, peers, smbclient, storm, torture, tree};
 
 /// `cargo integration test`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only these parts: lint, unit, models, smbclient, tree, crowd, hostile, torture, fuzz
+    /// Only these parts: lint, unit, models, smbclient, tree, crowd, storm, hostile, torture, fuzz
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
 
 const PARTS: &[&str] =
-    &["lint", "unit", "models", "smbclient", "tree", "crowd", "hostile", "torture", "fuzz"];
+    &["lint", "unit", "models", "smbclient", "tree", "crowd", "storm", "hostile", "torture", "fuzz"];
 
 /// Runs all, or the chosen parts.
 pub fn run(checks: &mut Checks, options: &Options) {
@@ -49,7 +49,7 @@ pub fn run(checks: &mut Checks, options: &Options) {
     if wanted("models") {
         models::run(checks);
     }
-    if !["smbclient", "tree", "crowd", "hostile", "torture"].into_iter().any(wanted) {
+    if !["smbclient", "tree", "crowd", "storm", "hostile", "torture"].into_iter().any(wanted) {
         return fuzz(checks, wanted("fuzz"));
     }
     if !checks.check("peers: smbclient and smbtorture of Samba 4.22", peers::install) {
@@ -69,6 +69,9 @@ pub fn run(checks: &mut Checks, options: &Options) {
     }
     if wanted("crowd") {
         crowd::run(checks, &crowd::Options::default());
+    }
+    if wanted("storm") {
+        storm::run(checks, &storm::Options::short());
     }
     if wanted("hostile") {
         hostile::run(checks, &hostile::Options::default());
