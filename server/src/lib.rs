@@ -113,7 +113,7 @@ impl Server {
             budget: TotalBudget::new(settings.limits.reply_budget_total),
             per_address: DashMap::new(),
             next_connection: AtomicU64::new(1),
-            session_base: random_id() as u32,
+            session_base: crypto::random_id() as u32,
             next_session: AtomicU32::new(0),
             ended: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -272,18 +272,6 @@ impl Server {
             counts.add(&entry.value().metrics);
         }
         counts
-    }
-}
-
-/// A random number that is neither 0 nor all ones, for ids that a client could otherwise guess.
-pub(crate) fn random_id() -> u64 {
-    loop {
-        let mut bytes = [0; 8];
-        crypto::random(&mut bytes);
-        let id = u64::from_le_bytes(bytes);
-        if id != 0 && id != u64::MAX {
-            return id;
-        }
     }
 }
 

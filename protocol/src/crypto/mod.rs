@@ -45,6 +45,34 @@ pub fn random(buf: &mut [u8]) {
     aws_lc_rs::rand::fill(buf).expect("the random generator does not fail");
 }
 
+/// How many identifiers are drawn at once.
+const IDS: usize = 64;
+
+thread_local! {
+    static DRAWN: std::cell::RefCell<Vec<u64>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// An identifier of 64 bits that nobody can guess, never all zeros or all ones: those have a meaning in most fields.
+///
+/// The generator's set-up costs more than its bytes, so each thread draws some in advance. Keys do not come from here.
+#[must_use]
+pub fn random_id() -> u64 {
+    DRAWN.with_borrow_mut(|drawn| {
+        loop {
+            match drawn.pop() {
+                Some(0 | u64::MAX) => {}
+                Some(id) => return id,
+                None => {
+                    let mut bytes = [0; IDS * 8];
+                    random(&mut bytes);
+                    let (ids, _) = bytes.as_chunks::<8>();
+                    drawn.extend(ids.iter().map(|id| u64::from_ne_bytes(*id)));
+                }
+            }
+        }
+    })
+}
+
 /// Sixteen bytes of key material as the AES algorithms take it: cut, or padded with zeros.
 ///
 /// MS-SMB2 3.2.1.3: "If the cryptographic key is less than 16 bytes, it is right-padded with zero bytes."
@@ -73,6 +101,12 @@ mod tests {
         assert!(equal(b"abc", b"abc"));
         assert!(!equal(b"abc", b"abd"));
         assert!(!equal(b"abc", b"ab"));
+    }
+
+    #[test]
+    fn ids_differ() {
+        let ids: std::collections::HashSet<u64> = (0..10 * IDS).map(|_| random_id()).collect();
+        assert_eq!(ids.len(), 10 * IDS);
     }
 
     #[test]

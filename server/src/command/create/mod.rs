@@ -419,22 +419,9 @@ fn new_open(
     object: Object,
 ) -> Arc<Open> {
     let (session, tree) = (Arc::downgrade(session), tree.clone());
-    Arc::new(Open::new(new_file_id(), session, tree, granted, asked.options, object))
-}
-
-/// An id that nobody can guess. All ones means something else (3.3.5.2.7.2), and zero looks like nothing.
-fn new_file_id() -> FileId {
-    let half = || {
-        loop {
-            let mut bytes = [0; 8];
-            crypto::random(&mut bytes);
-            let id = u64::from_ne_bytes(bytes);
-            if id != 0 && id != u64::MAX {
-                return id;
-            }
-        }
-    };
-    FileId { persistent: half(), volatile: half() }
+    // All ones means something else (3.3.5.2.7.2), and zero looks like nothing.
+    let id = FileId { persistent: crypto::random_id(), volatile: crypto::random_id() };
+    Arc::new(Open::new(id, session, tree, granted, asked.options, object))
 }
 
 /// Opens a named pipe (MS-SMB2 3.3.5.9, "If the TreeConnect.Share.Type is a named pipe").
