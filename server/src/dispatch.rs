@@ -16,7 +16,6 @@ use shoal_protocol::smb2::header::{Command, Header, HeaderFlags, Routing};
 use shoal_protocol::smb2::negotiate::Dialect;
 use shoal_protocol::smb2::{FileId, Request, Response, SessionId, TreeId};
 use tokio::time::{Instant, Sleep, sleep};
-use tracing::Instrument;
 
 use crate::Server;
 use crate::budget::Charge;
@@ -105,7 +104,7 @@ impl Context {
 }
 
 /// Handles the requests of one frame in order, and sends their answers.
-pub(crate) async fn chain(mut cx: Context, requests: Vec<Incoming>) {
+pub(crate) async fn chain(cx: &mut Context, requests: Vec<Incoming>) {
     let mut left = requests.len();
     cx.compound = left > 1;
     // 3.3.5.2.7.2: "If the first operation has SMB2_FLAGS_RELATED_OPERATIONS set, the server SHOULD fail processing the
@@ -135,13 +134,13 @@ pub(crate) async fn chain(mut cx: Context, requests: Vec<Incoming>) {
         if cx.command_number == command as u16 {
             cx.connection.metrics.count(command);
         }
-        let reply = one(&mut cx).await;
+        let reply = one(cx).await;
         if cx.connection.is_ending() {
             return;
         }
         if let Some(reply) = reply {
             cx.connection.metrics.answered(command, reply.status);
-            answer(&cx, &reply);
+            answer(cx, &reply);
         }
     }
     let mut chain = cx.chain.lock();
@@ -177,22 +176,7 @@ async fn one(cx: &mut Context) -> Option<Reply> {
             return Some(Reply::error(status));
         }
     };
-    let handler = handler(cx, request);
-    let result = if tracing::enabled!(tracing::Level::DEBUG) {
-        let span = tracing::debug_span!(
-            "request",
-            message = cx.header.message_id.0,
-            session = %cx.header.session_id,
-            ?command
-        );
-        let result = handler.instrument(span.clone()).await;
-        let status = result.as_ref().map_or_else(|status| *status, |reply| reply.status);
-        span.in_scope(|| tracing::debug!(%status, "answered"));
-        result
-    } else {
-        handler.await
-    };
-    let reply = result.unwrap_or_else(Reply::error);
+    let reply = handler(cx, request).await.unwrap_or_else(Reply::error);
     if reply.status.is_error() {
         note_failure(cx, command, reply.status);
     }
@@ -209,12 +193,23 @@ fn note_failure(cx: &Context, command: Command, status: NtStatus) {
 /// Runs the handler. A panic is caught here, at the border of the task, and answered; a request that is slow goes async.
 async fn handler(cx: &Context, request: Request) -> Result<Reply, NtStatus> {
     let command = cx.header.command;
+    let span = tracing::debug_span!(
+        "request",
+        message = cx.header.message_id.0,
+        session = %cx.header.session_id,
+        ?command
+    );
     let mut handler = pin!(command::handle(cx, request));
     let may_go_async = cx.last && command::needs(command) == Needs::Tree;
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|task| {
+        let _entered = span.enter();
         match catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(task))) {
-            Ok(Poll::Ready(result)) => return Poll::Ready(result),
+            Ok(Poll::Ready(result)) => {
+                let status = result.as_ref().map_or_else(|status| *status, |reply| reply.status);
+                tracing::debug!(%status, "answered");
+                return Poll::Ready(result);
+            }
             Ok(Poll::Pending) => {}
             Err(panic) => {
                 let what = panic.downcast_ref::<&str>().copied();

@@ -51,6 +51,8 @@ pub(crate) struct Ticket {
     state: Mutex<TicketState>,
     /// The chain left the reader for a task of its own: it writes its replies itself.
     pub moved: AtomicBool,
+    /// A request of the chain went async, so that others know the ticket.
+    pub parked: AtomicBool,
 }
 
 #[derive(Default)]
@@ -206,6 +208,7 @@ impl Context {
             session: chain.session.as_ref().map_or(SessionId(0), |session| session.id),
             tree: chain.tree.as_ref().map_or(TreeId(0), |tree| tree.id),
         };
+        self.ticket.parked.store(true, Ordering::Relaxed);
         let limit = self.connection.settings.limits.pending_per_connection;
         let id = self.connection.pending.park(limit, parked).ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
         // Whoever ends the session, tree connect or connection sets its mark first and looks for waiting requests

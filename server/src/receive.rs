@@ -2,14 +2,17 @@
 //! 3.3.5.2.6 and 3.3.5.2.7.
 //!
 //! All of it runs on the connection's reader, in the order of the wire. So do CANCEL, which never waits, and the first
-//! poll of every chain: most are done with it.
+//! poll of every chain, in the thread's [`Lane`]: most are done with it.
 
-use std::future::Future;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use shoal_protocol::smb1;
 use shoal_protocol::smb2::MessageId;
 use shoal_protocol::smb2::compound;
@@ -18,6 +21,7 @@ use shoal_protocol::smb2::transform::TransformHeader;
 use tracing::Instrument;
 
 use crate::Server;
+use crate::budget::Charge;
 use crate::command::{cancel, negotiate};
 use crate::connection::Connection;
 use crate::context::Context;
@@ -69,10 +73,9 @@ fn chain(
     encrypted: Option<Arc<Session>>,
 ) -> Result<(), Misbehaved> {
     let length = payload.len();
-    let messages = compound::split(&payload).map_err(Misbehaved::Chain)?;
-    drop(payload);
-    let mut requests = Vec::with_capacity(messages.len());
-    for message in messages {
+    let mut requests = Vec::with_capacity(1);
+    for message in compound::messages(payload) {
+        let message = message.map_err(Misbehaved::Chain)?;
         let (mut header, number) = Header::parse_unknown(&message).map_err(Misbehaved::Header)?;
         let command = Command::try_from(number).ok();
         // A command that does not exist is treated as one that has nothing special until `dispatch` refuses it.
@@ -97,10 +100,8 @@ fn chain(
         return Ok(());
     }
     let charge = connection.budget.charge(length + requests.iter().map(Incoming::reply_size).sum::<usize>());
-    let ticket = Arc::new(Ticket::default());
     let ids = Ids::of(&requests);
-    let cx = Context::new(server.clone(), connection.clone(), encrypted, ticket.clone(), charge);
-    run(connection, ticket, ids, dispatch::chain(cx, requests));
+    run(Job { server: server.clone(), connection: connection.clone(), encrypted, charge, requests }, ids);
     Ok(())
 }
 
@@ -149,24 +150,103 @@ impl Ids {
     }
 }
 
-/// Polls a chain once, here; if it has to wait it goes on in a task of its own.
-fn run(
-    connection: &Arc<Connection>,
+/// A chain that is about to run.
+struct Job {
+    server: Arc<Server>,
+    connection: Arc<Connection>,
+    encrypted: Option<Arc<Session>>,
+    charge: Charge,
+    requests: Vec<Incoming>,
+}
+
+/// A future that runs one chain after the other, so that they all have its memory: a chain's own is some kilobytes. A
+/// chain that has to wait takes the lane with it into a task of its own.
+struct Lane {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    seat: Arc<Seat>,
+}
+
+/// What a lane's future shares with whoever polls it.
+#[derive(Default)]
+struct Seat {
+    state: Mutex<SeatState>,
     ticket: Arc<Ticket>,
-    ids: Ids,
-    chain: impl Future<Output = ()> + Send + 'static,
-) {
-    let mut chain = Box::pin(chain);
-    let mut cx = std::task::Context::from_waker(Waker::noop());
-    if let Poll::Ready(()) = chain.as_mut().poll(&mut cx) {
+}
+
+#[derive(Default)]
+enum SeatState {
+    /// The last chain is done.
+    #[default]
+    Free,
+    /// The next chain.
+    Taken(Job),
+    /// A chain is running.
+    Running,
+}
+
+thread_local! {
+    /// The lane of the reader that runs on this thread at present, whichever connection's.
+    static LANE: Cell<Option<Lane>> = const { Cell::new(None) };
+}
+
+impl Lane {
+    fn new() -> Lane {
+        let seat = Arc::new(Seat::default());
+        Lane { future: Box::pin(lane(seat.clone())), seat }
+    }
+}
+
+async fn lane(seat: Arc<Seat>) {
+    loop {
+        let Job { server, connection, encrypted, charge, requests } = poll_fn(|_| seat.next()).await;
+        let mut cx = Context::new(server, connection, encrypted, seat.ticket.clone(), charge);
+        dispatch::chain(&mut cx, requests).await;
+        if seat.ticket.moved.load(Ordering::SeqCst) {
+            return;
+        }
+    }
+}
+
+impl Seat {
+    fn next(&self) -> Poll<Job> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, SeatState::Running) {
+            SeatState::Taken(job) => Poll::Ready(job),
+            SeatState::Free | SeatState::Running => {
+                *state = SeatState::Free;
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_free(&self) -> bool {
+        matches!(*self.state.lock(), SeatState::Free)
+    }
+}
+
+/// Polls a chain once, here; if it has to wait it goes on in a task of its own.
+fn run(job: Job, ids: Ids) {
+    let connection = job.connection.clone();
+    let mut lane = LANE.take().unwrap_or_else(Lane::new);
+    *lane.seat.state.lock() = SeatState::Taken(job);
+    let polled = lane.future.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
+    if polled.is_ready() {
+        return;
+    }
+    let Lane { future, seat } = lane;
+    if seat.is_free() {
+        // The ticket of a chain that went async is known by a message id that is over.
+        if !seat.ticket.parked.load(Ordering::Relaxed) {
+            LANE.set(Some(Lane { future, seat }));
+        }
         return;
     }
     connection.tasks.fetch_add(1, Ordering::SeqCst);
-    connection.pending.moved(ids.as_slice(), &ticket);
-    let running = Running { connection: connection.clone(), ids };
+    connection.pending.moved(ids.as_slice(), &seat.ticket);
+    let running = Running { connection, ids };
     let task = async move {
         let _running = running;
-        chain.await;
+        future.await;
     };
     tokio::spawn(task.in_current_span());
 }

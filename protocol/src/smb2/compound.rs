@@ -15,20 +15,44 @@ pub const CHAIN_MAX: usize = 128;
 /// Each must have room for a header; NextCommand must be a multiple of 8 ([`Malformed::Alignment`]) and lie inside
 /// the payload ([`Malformed::Offset`]). The headers are not judged otherwise.
 pub fn split(payload: &Bytes) -> Result<Vec<Bytes>, Malformed> {
-    let mut messages = Vec::with_capacity(1);
-    let mut rest = payload.clone();
-    loop {
+    messages(payload.clone()).collect()
+}
+
+/// As [`split`], one message after the other. After an error there is none.
+pub fn messages(payload: Bytes) -> Messages {
+    Messages { rest: Some(payload), count: 0 }
+}
+
+/// What [`messages`] gives.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    /// What has not been split. `None` after the last message.
+    rest: Option<Bytes>,
+    count: usize,
+}
+
+impl Iterator for Messages {
+    type Item = Result<Bytes, Malformed>;
+
+    fn next(&mut self) -> Option<Result<Bytes, Malformed>> {
+        let rest = self.rest.take()?;
+        Some(self.first(rest))
+    }
+}
+
+impl Messages {
+    fn first(&mut self, mut rest: Bytes) -> Result<Bytes, Malformed> {
         if rest.len() < Header::LEN {
             return Err(Malformed::Truncated);
         }
-        if messages.len() == CHAIN_MAX {
+        if self.count == CHAIN_MAX {
             return Err(Malformed::TooMany("messages in a chain"));
         }
+        self.count += 1;
         let (_, next) = u32(&rest[Header::NEXT_COMMAND_AT..])?;
         let next = next as usize;
         if next == 0 {
-            messages.push(rest);
-            return Ok(messages);
+            return Ok(rest);
         }
         if !next.is_multiple_of(8) {
             return Err(Malformed::Alignment);
@@ -36,7 +60,9 @@ pub fn split(payload: &Bytes) -> Result<Vec<Bytes>, Malformed> {
         if next < Header::LEN || next > rest.len() {
             return Err(Malformed::Offset);
         }
-        messages.push(rest.split_to(next));
+        let message = rest.split_to(next);
+        self.rest = Some(rest);
+        Ok(message)
     }
 }
 
