@@ -14,6 +14,7 @@ mod load;
 mod models;
 mod peers;
 mod random;
+mod report;
 mod samba;
 mod scratch;
 mod server;
@@ -56,7 +57,7 @@ enum Command {
     Storm(storm::Options),
     /// Mutated messages before and after login; the server must stay up and flat in memory
     Hostile(hostile::Options),
-    /// A race against Samba: rates, processor time and memory
+    /// A race against Samba, or any server by address: rates, processor time and memory
     Compare(compare::Options),
     /// A program that does the least that each operation takes, for `compare` to race against
     #[command(hide = true)]

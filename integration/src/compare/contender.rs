@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::checks::Failure;
@@ -38,6 +38,8 @@ pub struct Contender {
     pub password: String,
     /// To which share.
     pub share: String,
+    /// The directory that it serves, if that lies on this machine.
+    pub directory: Option<PathBuf>,
     /// Its processes, where they are to be seen.
     pub processes: Option<ProcessTree>,
     /// What ends it.
@@ -48,6 +50,7 @@ enum Running {
     Shoal(Server),
     Samba(Samba),
     Floor(Floor),
+    Elsewhere,
 }
 
 impl Contender {
@@ -55,6 +58,7 @@ impl Contender {
         who: Who,
         name: &str,
         address: SocketAddr,
+        directory: &Path,
         processes: ProcessTree,
         running: Running,
     ) -> Contender {
@@ -65,6 +69,7 @@ impl Contender {
             user: USER.to_owned(),
             password: PASSWORD.to_owned(),
             share: SHARE.to_owned(),
+            directory: Some(directory.to_owned()),
             processes: Some(processes),
             running,
         }
@@ -79,21 +84,42 @@ impl Contender {
         let shares = [format!("{SHARE}={}", directory.display())];
         let server = Server::start_with(scratch, &shares, &["--config", &config.display().to_string()])?;
         let (address, processes) = (server.address, server.processes());
-        Ok(Contender::here(Who::Shoal, "shoal", address, processes, Running::Shoal(server)))
+        Ok(Contender::here(Who::Shoal, "shoal", address, directory, processes, Running::Shoal(server)))
     }
 
     /// Starts a Samba that serves `directory`.
     pub fn samba(directory: &Path) -> Result<Contender, Failure> {
         let samba = Samba::start(&[(SHARE, directory)])?;
         let (address, processes) = (samba.address, samba.processes());
-        Ok(Contender::here(Who::Rival, "samba", address, processes, Running::Samba(samba)))
+        Ok(Contender::here(Who::Rival, "samba", address, directory, processes, Running::Samba(samba)))
     }
 
     /// Starts the floor on `directory`.
     pub fn floor(directory: &Path) -> Result<Contender, Failure> {
         let floor = Floor::start(directory)?;
         let (address, processes) = (floor.address, ProcessTree::new(floor.child.id()));
-        Ok(Contender::here(Who::Floor, "floor", address, processes, Running::Floor(floor)))
+        Ok(Contender::here(Who::Floor, "floor", address, directory, processes, Running::Floor(floor)))
+    }
+
+    /// A server that runs already.
+    pub fn elsewhere(
+        address: SocketAddr,
+        user: &str,
+        password: &str,
+        share: &str,
+        pid: Option<u32>,
+    ) -> Contender {
+        Contender {
+            who: Who::Rival,
+            name: address.to_string(),
+            address,
+            user: user.to_owned(),
+            password: password.to_owned(),
+            share: share.to_owned(),
+            directory: None,
+            processes: pid.map(ProcessTree::new),
+            running: Running::Elsewhere,
+        }
     }
 
     /// Whether it scans directories for names in any case, and so gets fewer operations in a turn. Of a server that we do
@@ -108,6 +134,7 @@ impl Contender {
             Running::Shoal(server) => server.stop(),
             Running::Samba(mut samba) => samba.must_run(),
             Running::Floor(mut floor) => floor.must_run(),
+            Running::Elsewhere => Ok(()),
         }
     }
 }

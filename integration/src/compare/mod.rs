@@ -1,45 +1,104 @@
-//! `cargo integration compare`: a race against Samba.
+//! `cargo integration compare`: a race against Samba, or against any server by address.
 //!
 //! The servers serve the same directory of the same file system and have turns, A B A B A B, with the same client at the
-//! same pace: one connection, signed, the next request when the answer has come. Beside the rate stands the server's own
-//! processor time for an operation, which survives a noisy machine. The third is the floor: a program that does the
-//! socket, file and MAC calls of each operation and nothing else.
+//! same pace: one connection, the next request when the answer has come. Beside the rate stands the server's own processor
+//! time for an operation, which survives a noisy machine. The third is the floor: a program that does the socket, file and
+//! MAC calls of each operation and nothing else.
 //!
-//! Every turn has a directory of its own that is made, and removed, by this program and not through a server.
+//! | file | what |
+//! |---|---|
+//! | [`workload`] | what is done, and how often |
+//! | [`large`] | what is done in a directory of 100,000 names |
+//! | [`contender`] | those who race, started and ended |
+//! | [`results`] | medians, the table, the lines with the ratios |
+//!
+//! The directories that a turn needs are made in the shared directory itself, not through a server. Only of a server
+//! that runs elsewhere that cannot be.
 
 mod contender;
+mod large;
 mod results;
 mod workload;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use self::contender::{Contender, Who};
-use self::results::{Metric, Results, Row, Sample};
-use self::workload::{FILE_SIZE, LARGE, MANY, Timed, Turn, Workload};
+pub use self::contender::Who;
+use self::contender::{Contender, SHARE};
+use self::large::{Timed, Visitor};
+pub use self::results::{Metric, Results, Row, Sample, figure, significant};
+pub use self::workload::Workload;
 use crate::checks::{Checks, Failure};
-use crate::client::{Client, Trouble};
+use crate::client::Trouble;
+use crate::load::{self, Limit, Outcome, Plan};
+use crate::report;
 use crate::samba::Samba;
 use crate::scratch::Scratch;
-use crate::server::{target_directory, workspace};
+use crate::server::{PASSWORD, USER, target_directory, workspace};
 
 /// `cargo integration compare`.
 #[derive(clap::Args)]
 pub struct Options {
+    /// Whom to race against: a Samba that is started here (as root), or ADDR:PORT
+    #[arg(long, default_value = "samba")]
+    against: Against,
+    /// The account at ADDR:PORT
+    #[arg(long, default_value = USER)]
+    user: String,
+    /// Its password
+    #[arg(long, default_value = PASSWORD)]
+    password: String,
+    /// The share there; directories are made in it and removed again
+    #[arg(long, default_value = SHARE)]
+    share: String,
+    /// The server's process, if it runs on this machine, for its processor time and memory
+    #[arg(long)]
+    pid: Option<u32>,
     /// About three minutes instead of twenty
     #[arg(long)]
     quick: bool,
     /// Only these workloads
     #[arg(long, value_delimiter = ',')]
     only: Vec<Workload>,
-    /// On which file systems the directory lies
+    /// On which file systems the shared directory lies
     #[arg(long, value_delimiter = ',', default_value = "tmpfs,disk")]
     on: Vec<FileSystem>,
+    /// Where the one on the disk lies; by default where cargo builds
+    #[arg(long)]
+    disk: Option<PathBuf>,
     /// Turns of each server for each workload
     #[arg(long)]
     turns: Option<usize>,
+    /// Writes a report that is one HTML file
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Writes the tables in Markdown
+    #[arg(long)]
+    markdown: Option<PathBuf>,
+    /// Writes the pictures into this directory
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+/// The opponent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Against {
+    Samba,
+    Address(SocketAddr),
+}
+
+impl std::str::FromStr for Against {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Against, String> {
+        if text == "samba" {
+            return Ok(Against::Samba);
+        }
+        text.parse().map(Against::Address).map_err(|_| "neither `samba` nor ADDR:PORT".to_owned())
+    }
 }
 
 /// Where the shared directory lies.
@@ -47,7 +106,7 @@ pub struct Options {
 enum FileSystem {
     /// In memory: `/dev/shm`
     Tmpfs,
-    /// On the disk that has the target directory
+    /// On a disk
     Disk,
 }
 
@@ -59,16 +118,20 @@ impl FileSystem {
         }
     }
 
-    fn scratch(self) -> Scratch {
+    fn scratch(self, disk: Option<&Path>) -> Scratch {
         match self {
             FileSystem::Tmpfs => Scratch::in_memory("race"),
-            FileSystem::Disk => Scratch::below(&target_directory(), "race"),
+            FileSystem::Disk => Scratch::below(disk.unwrap_or(&target_directory()), "race"),
         }
     }
 }
 
 /// Logged-in clients that do nothing, to see what one costs.
 const IDLE_CLIENTS: usize = 100;
+/// A connection gives its buffers back when it has been idle for some seconds.
+const IDLE_TIME: Duration = Duration::from_secs(8);
+/// What the longer run multiplies a turn's operations by.
+const LONGER: u64 = 4;
 
 /// `cargo integration compare`.
 pub fn run(checks: &mut Checks, options: &Options) {
@@ -78,8 +141,7 @@ pub fn run(checks: &mut Checks, options: &Options) {
     if !checks.check("compare: cargo build --release", build) {
         return;
     }
-    let mut rows = Vec::new();
-    let mut names = BTreeMap::new();
+    let (mut rows, mut names) = (Vec::new(), BTreeMap::new());
     for file_system in &options.on {
         let raced = checks.check(&format!("compare: the race on {}", file_system.name()), || {
             race(options, *file_system, &mut names, &mut rows)
@@ -88,7 +150,7 @@ pub fn run(checks: &mut Checks, options: &Options) {
             break;
         }
     }
-    let results = Results { names, rows, circumstances: circumstances() };
+    let results = Results { names, rows, circumstances: circumstances(options) };
     println!();
     for (what, is) in &results.circumstances {
         println!("{what}: {is}");
@@ -97,6 +159,29 @@ pub fn run(checks: &mut Checks, options: &Options) {
     for line in results.lines() {
         println!("{line}");
     }
+    if let Err(why) = write_reports(options, &results) {
+        checks.record("compare: reports", Err(why));
+    }
+}
+
+fn write_reports(options: &Options, results: &Results) -> Result<(), Failure> {
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))
+    };
+    if let Some(path) = &options.html {
+        write(path, report::html(results))?;
+    }
+    if let Some(path) = &options.markdown {
+        write(path, report::markdown(results))?;
+    }
+    if let Some(directory) = &options.svg {
+        std::fs::create_dir_all(directory)
+            .map_err(|e| format!("cannot make {}: {e}", directory.display()))?;
+        for (name, picture) in report::pictures(results) {
+            write(&directory.join(name), picture)?;
+        }
+    }
+    Ok(())
 }
 
 fn build() -> Result<(), Failure> {
@@ -109,18 +194,24 @@ fn build() -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(format!("cargo build: {status}")) }
 }
 
-fn circumstances() -> Vec<(String, String)> {
+fn circumstances(options: &Options) -> Vec<(String, String)> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let processor = read("/proc/cpuinfo");
     let processor = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    vec![
-        ("processor".to_owned(), processor.map_or("", |(_, name)| name).to_owned()),
-        ("cores".to_owned(), cores.to_string()),
-        ("kernel".to_owned(), read("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("Samba".to_owned(), Samba::version()),
-        ("Shoal".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-    ]
+    let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).current_dir(workspace()).output();
+    let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut lines = vec![
+        ("processor", format!("{}, {cores} cores", processor.map_or("unknown", |(_, name)| name))),
+        ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+        ("Shoal", format!("{} {}", env!("CARGO_PKG_VERSION"), commit.unwrap_or_default())),
+    ];
+    if options.against == Against::Samba {
+        lines.push(("Samba", Samba::version()));
+    }
+    lines.push(("command", format!("cargo integration {}", arguments.join(" "))));
+    lines.into_iter().map(|(what, is)| (what.to_owned(), is)).collect()
 }
 
 /// All workloads on one file system.
@@ -131,117 +222,148 @@ async fn race(
     names: &mut BTreeMap<Who, String>,
     rows: &mut Vec<Row>,
 ) -> Result<(), Failure> {
-    // What the turns' directories hold must be open to the rival's user, whatever our own mask.
+    // What is made for the turns must be open to the rival's user, whatever our own mask.
     rustix::process::umask(rustix::fs::Mode::empty());
-    let scratch = file_system.scratch();
+    let scratch = file_system.scratch(options.disk.as_deref());
     let share = scratch.directory("share");
-    let contenders =
-        [Contender::shoal(scratch.path(), &share)?, Contender::samba(&share)?, Contender::floor(&share)?];
+    let rival = match options.against {
+        Against::Samba => Contender::samba(&share)?,
+        Against::Address(address) => {
+            Contender::elsewhere(address, &options.user, &options.password, &options.share, options.pid)
+        }
+    };
+    let contenders = [Contender::shoal(scratch.path(), &share)?, rival, Contender::floor(&share)?];
     names.extend(contenders.iter().map(|contender| (contender.who, contender.name.clone())));
 
     let wanted = |workload: &&Workload| options.only.is_empty() || options.only.contains(workload);
-    let workloads: Vec<Workload> = Workload::ALL.iter().filter(wanted).copied().collect();
-    let stage = Stage { share };
-    if workloads.iter().any(|workload| workload.is_large()) {
-        stage.names(LARGE, MANY)?;
-    }
-    let turns = options.turns.unwrap_or(if options.quick { 3 } else { 5 });
-    // Memory first, while nobody has done anything.
-    let mut order = workloads;
-    order.sort_by_key(|workload| !workload.is_memory());
+    let mut workloads: Vec<Workload> = Workload::ALL.iter().filter(wanted).copied().collect();
     let before = rows.len();
-    for workload in order {
-        let mut row = Row { file_system: file_system.name().to_owned(), workload, turns: BTreeMap::new() };
-        for turn in 0..turns {
-            for contender in &contenders {
-                let sample = if workload.is_memory() {
-                    if turn > 0 {
-                        continue;
-                    }
-                    memory(contender, workload).await
-                } else {
-                    one_turn(contender, workload, &stage, turn, options.quick).await
-                };
-                let sample =
-                    sample.map_err(|why| format!("{} in {}: {why}", contender.name, workload.name()))?;
-                row.turns.entry(contender.who).or_default().push(sample);
+    // Memory first, while nobody has done anything.
+    workloads.sort_by_key(|workload| !workload.is_memory());
+    let small = workloads.iter().take_while(|workload| workload.is_memory()).count();
+    for workload in workloads.drain(..small).collect::<Vec<_>>() {
+        rows.push(row(options, file_system, workload, &contenders, &[]).await?);
+    }
+    let mut without = Vec::new();
+    let large = workloads.iter().any(|workload| workload.is_large());
+    if large {
+        large::make_here(&share)?;
+        let elsewhere = contenders.iter().filter(|contender| contender.directory.is_none());
+        for contender in elsewhere {
+            if !large::make_there(contender)
+                .await
+                .map_err(|trouble| format!("{}: {trouble}", contender.name))?
+            {
+                println!("{} takes too long to make 100,000 names: it is left out there", contender.name);
+                without.push(contender.who);
             }
         }
-        rows.push(row);
+    }
+    for workload in workloads {
+        rows.push(row(options, file_system, workload, &contenders, &without).await?);
     }
     rows[before..].sort_by_key(|row| row.workload);
     for contender in contenders {
+        if large && contender.directory.is_none() && !without.contains(&contender.who) {
+            large::remove_there(&contender).await.map_err(|trouble| trouble.to_string())?;
+        }
         contender.stop()?;
     }
     Ok(())
 }
 
-/// The directory that all serve, as this program sees it.
-struct Stage {
-    share: PathBuf,
-}
-
-impl Stage {
-    /// Makes `directory` with `count` empty files.
-    fn names(&self, directory: &str, count: usize) -> Result<(), Failure> {
-        let path = self.share.join(directory);
-        let told = |path: &Path, e: std::io::Error| format!("cannot make {}: {e}", path.display());
-        std::fs::create_dir(&path).map_err(|e| told(&path, e))?;
-        for number in 0..count {
-            let file = path.join(workload::name(number));
-            std::fs::File::create(&file).map_err(|e| told(&file, e))?;
-        }
-        Ok(())
-    }
-
-    /// Makes the file that is read and written.
-    fn file(&self, directory: &str) -> Result<(), Failure> {
-        let path = self.share.join(workload::file_in(directory).replace('\\', "/"));
-        std::fs::write(&path, vec![0xA5; FILE_SIZE])
-            .map_err(|e| format!("cannot write {}: {e}", path.display()))
-    }
-
-    fn remove(&self, directory: &str) -> Result<(), Failure> {
-        let path = self.share.join(directory);
-        std::fs::remove_dir_all(&path).map_err(|e| format!("cannot remove {}: {e}", path.display()))
-    }
-}
-
-async fn log_in(contender: &Contender) -> Result<Client, Trouble> {
-    let mut client = Client::connect(contender.address).await?;
-    client.login(&contender.user, &contender.password, &contender.share).await?;
-    Ok(client)
-}
-
-async fn one_turn(
-    contender: &Contender,
+/// All turns of a workload.
+async fn row(
+    options: &Options,
+    file_system: FileSystem,
     workload: Workload,
-    stage: &Stage,
-    turn: usize,
-    quick: bool,
-) -> Result<Sample, Failure> {
+    contenders: &[Contender],
+    without_large: &[Who],
+) -> Result<Row, Failure> {
+    let mut row = Row { file_system: file_system.name().to_owned(), workload, turns: BTreeMap::new() };
+    let turns = match workload {
+        _ if workload.is_memory() => 1,
+        _ => options.turns.unwrap_or(if options.quick { 3 } else { 5 }),
+    };
+    for _ in 0..turns {
+        for contender in contenders {
+            if workload.is_large() && without_large.contains(&contender.who) {
+                continue;
+            }
+            let sample = match workload {
+                Workload::MemoryIdle | Workload::MemoryPerConnection => memory(contender, workload).await,
+                _ if workload.is_large() => large_turn(contender, workload, options.quick).await,
+                _ => turn(contender, workload, options.quick).await,
+            };
+            let sample = sample.map_err(|why| format!("{} in {}: {why}", contender.name, workload.name()))?;
+            row.turns.entry(contender.who).or_default().push(sample);
+        }
+    }
+    Ok(row)
+}
+
+/// A turn of a workload that is a load's mix.
+async fn turn(contender: &Contender, workload: Workload, quick: bool) -> Result<Sample, Failure> {
+    let told = |trouble: Trouble| trouble.to_string();
+    let mix = workload.mix().ok_or("no mix")?;
+    let scans = contender.scans();
+    let operations = workload.operations(scans) * if quick { 1 } else { LONGER };
+    let warm_up = workload.warm_up(scans);
+    let plan = Plan {
+        user: contender.user.clone(),
+        password: contender.password.clone(),
+        protection: workload.protection(),
+        names: workload.names(),
+        // All that the turn uses up, made before its clock runs.
+        round: operations + warm_up,
+        local: contender.directory.clone(),
+        ..Plan::new(contender.address, &contender.share, mix)
+    };
+    let mut racer = load::prepare(&plan).await.map_err(told)?;
+    faultless(racer.measure(Limit::Operations(warm_up)).await.map_err(told)?)?;
+    let (outcome, cpu) = {
+        let before = contender.processes.map(|processes| processes.cpu()).transpose()?;
+        let outcome = racer.measure(Limit::Operations(operations)).await.map_err(told)?;
+        let after = contender.processes.map(|processes| processes.cpu()).transpose()?;
+        (faultless(outcome)?, after.zip(before).map(|(after, before)| after.since(&before)))
+    };
+    racer.finish().await.map_err(told)?;
+    let mut sample = Sample::from([
+        (Metric::Rate, outcome.rate()),
+        (Metric::P99, outcome.latency(0.99).as_secs_f64() * 1e6),
+    ]);
+    if let Some(cpu) = cpu {
+        sample.insert(Metric::Cpu, cpu.as_secs_f64() * 1e6 / outcome.operations as f64);
+    }
+    Ok(sample)
+}
+
+/// A race of servers that refuse is none.
+fn faultless(outcome: Outcome) -> Result<Outcome, Failure> {
+    match outcome.errors.iter().next() {
+        None => Ok(outcome),
+        Some((error, count)) => Err(format!("{count} times {error}")),
+    }
+}
+
+/// A turn of a workload in the large directory.
+async fn large_turn(contender: &Contender, workload: Workload, quick: bool) -> Result<Sample, Failure> {
     let told = |trouble: Trouble| trouble.to_string();
     let scans = contender.scans();
-    let longer = if quick || workload.operations(scans) <= 1 { 1 } else { 4 };
-    let operations = workload.operations(scans) * longer;
-    let warm_up = workload.warm_up(scans);
-    let directory = format!("{}-{turn}-{}", workload.name(), contender.name);
-    stage.names(&directory, workload.names(operations + warm_up))?;
-    if workload.has_file() {
-        stage.file(&directory)?;
-    }
-    let client = log_in(contender).await.map_err(told)?;
-    let mut racer = Turn::new(client, workload, &directory).await.map_err(told)?;
-    if warm_up > 0 {
-        racer.run(warm_up).await.map_err(told)?;
+    let operations = workload.operations(scans) * if quick { 1 } else { LONGER };
+    let mut visitor = Visitor::new(contender).await.map_err(told)?;
+    if workload == Workload::OpenAbsentLarge {
+        visitor.open_absent(workload.warm_up(scans)).await.map_err(told)?;
     }
     let before = contender.processes.map(|processes| processes.cpu()).transpose()?;
-    let timed = racer.run(operations).await.map_err(told)?;
+    let timed = match workload {
+        Workload::List => visitor.list().await,
+        Workload::EchoBehindList => visitor.echo_behind_list().await,
+        _ => visitor.open_absent(operations).await,
+    };
+    let timed = timed.map_err(told)?;
     let after = contender.processes.map(|processes| processes.cpu()).transpose()?;
-    racer.finish().await.map_err(told)?;
-    stage.remove(&directory)?;
-    let cpu = after.zip(before).map(|(after, before)| after.since(&before));
-    Ok(sample(&timed, cpu))
+    Ok(sample(&timed, after.zip(before).map(|(after, before)| after.since(&before))))
 }
 
 fn sample(timed: &Timed, cpu: Option<Duration>) -> Sample {
@@ -249,8 +371,8 @@ fn sample(timed: &Timed, cpu: Option<Duration>) -> Sample {
     let mut sample = Sample::from([(Metric::Rate, operations / timed.elapsed.as_secs_f64())]);
     let mut latencies = timed.latencies.clone();
     latencies.sort_unstable();
-    if let Some(last) = latencies.len().checked_sub(1) {
-        let at = (latencies.len() * 99 / 100).min(last);
+    // The least latency that 99 of 100 operations kept to.
+    if let Some(at) = (latencies.len() * 99).div_ceil(100).checked_sub(1) {
         sample.insert(Metric::P99, latencies[at].as_secs_f64() * 1e6);
     }
     if let Some(cpu) = cpu {
@@ -272,10 +394,32 @@ async fn memory(contender: &Contender, workload: Workload) -> Result<Sample, Fai
     }
     let mut clients = Vec::new();
     for _ in 0..IDLE_CLIENTS {
-        clients.push(log_in(contender).await.map_err(|trouble| trouble.to_string())?);
+        clients.push(Visitor::new(contender).await.map_err(|trouble| trouble.to_string())?);
     }
-    // A connection gives back its buffer when it has been idle for some seconds.
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    tokio::time::sleep(IDLE_TIME).await;
     let grown = processes.memory()?.proportional as f64 / 1024.0 - idle;
     Ok(Sample::from([(Metric::Memory, grown / IDLE_CLIENTS as f64)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_percentile_is_one_of_the_latencies() {
+        let p99 = |count: u64| {
+            let latencies = (1..=count).map(Duration::from_micros).rev().collect();
+            let timed =
+                Timed { operations: count, elapsed: Duration::from_secs(1), latencies, first_page: None };
+            sample(&timed, None)[&Metric::P99].round()
+        };
+        assert_eq!([1, 12, 100, 200, 1_000].map(p99), [1.0, 12.0, 99.0, 198.0, 990.0]);
+    }
+
+    #[test]
+    fn an_opponent_is_samba_or_an_address() {
+        assert_eq!("samba".parse(), Ok(Against::Samba));
+        assert_eq!("127.0.0.1:445".parse(), Ok(Against::Address(([127, 0, 0, 1], 445).into())));
+        assert!("nfs".parse::<Against>().is_err());
+    }
 }

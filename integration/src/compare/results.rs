@@ -36,6 +36,17 @@ impl Metric {
         }
     }
 
+    /// A figure with its unit.
+    pub fn with_unit(self, value: f64) -> String {
+        let unit = match self {
+            Metric::Rate => "/s",
+            Metric::P99 | Metric::Cpu => "µs",
+            Metric::FirstPage | Metric::Whole => "ms",
+            Metric::Memory => "KiB",
+        };
+        format!("{} {unit}", figure(value))
+    }
+
     /// Which figures a workload's line of ratios has, and its row of the table.
     pub const fn of(workload: Workload) -> &'static [Metric] {
         match workload {
@@ -93,6 +104,22 @@ pub struct Results {
 }
 
 impl Results {
+    /// The file systems, in the order in which they were raced on.
+    pub fn file_systems(&self) -> Vec<&str> {
+        let mut found: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !found.contains(&row.file_system.as_str()) {
+                found.push(&row.file_system);
+            }
+        }
+        found
+    }
+
+    /// What was done on one of them.
+    pub fn on(&self, file_system: &str) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.file_system == file_system)
+    }
+
     /// The table, for a terminal.
     pub fn table(&self) -> String {
         let mut out = String::new();
@@ -151,8 +178,9 @@ impl Results {
             for (who, name) in &self.names {
                 let metrics: &[Metric] = match who {
                     Who::Shoal => continue,
-                    // The floor is no server to be quicker than, and a directory's facts are all that it has in memory.
-                    Who::Floor => &[Metric::Cpu],
+                    // The floor is no server to be quicker than, nor one to need less memory than.
+                    Who::Floor if Metric::of(row.workload).contains(&Metric::Cpu) => &[Metric::Cpu],
+                    Who::Floor => continue,
                     Who::Rival => Metric::of(row.workload),
                 };
                 let figures: Vec<String> = metrics
