@@ -31,6 +31,7 @@
 pub mod backend;
 mod counters;
 pub mod error;
+pub mod faulty;
 pub mod fold;
 pub mod latency;
 pub mod local;
@@ -256,18 +257,18 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// For models and tests, when nothing runs: nobody waits, nothing is claimed or gated, and what is believed of each
     /// name is what the backend says.
-    #[cfg(any(test, shuttle))]
     #[doc(hidden)]
     pub async fn check_at_rest(&self) {
         assert!(self.topologies.iter().all(|lock| lock.is_idle()), "a topology lock is held");
         let nodes = self.nodes.all();
+        let by_id: std::collections::HashMap<_, _> = nodes.iter().map(|node| (node.id(), node)).collect();
         for node in nodes.iter().filter_map(|node| node.directory()) {
             assert!(node.gate.is_idle(), "a gate is held");
             assert!(!node.moving.load(Ordering::SeqCst));
         }
         for slot in self.slots.all() {
             assert!(!slot.is_claimed(), "{slot:?} is claimed");
-            let Some(dir) = nodes.iter().find(|node| node.id() == slot.dir && !node.is_dead()) else {
+            let Some(dir) = by_id.get(&slot.dir).filter(|node| !node.is_dead()) else {
                 continue;
             };
             if !dir.mount.trust {

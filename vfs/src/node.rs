@@ -222,7 +222,6 @@ impl<F> NodeTable<F> {
         self.map.len()
     }
 
-    #[cfg(any(test, shuttle))]
     pub(crate) fn all(&self) -> Vec<Arc<Node<F>>> {
         self.map.iter().filter_map(|found| found.value().upgrade()).collect()
     }

@@ -208,7 +208,7 @@ mod watched {
 }
 
 #[cfg(not(any(debug_assertions, shuttle)))]
-pub(crate) use unwatched::{Held, HeldLevel, got, lock, operation, wait_for};
+pub(crate) use unwatched::{Held, got, lock, operation, wait_for};
 
 #[cfg(not(any(debug_assertions, shuttle)))]
 mod unwatched {

@@ -136,7 +136,6 @@ impl Gate {
         Some(GateGuard { gate: Arc::clone(self), mode: Mode::Exclusive, _held: got(|| self.rank.clone()) })
     }
 
-    #[cfg(any(test, shuttle))]
     pub(crate) fn is_idle(&self) -> bool {
         let inner = self.inner.lock();
         inner.shared == 0 && !inner.exclusive && inner.queue.is_none()

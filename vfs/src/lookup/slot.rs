@@ -192,7 +192,6 @@ impl<F> Slot<F> {
         (inner.value.clone(), inner.claimed)
     }
 
-    #[cfg(any(test, shuttle))]
     pub(crate) fn is_claimed(&self) -> bool {
         self.inner.lock().claimed
     }

@@ -180,7 +180,6 @@ impl<F> SlotMap<F> {
     }
 
     /// Every slot there is, for checks.
-    #[cfg(any(test, shuttle))]
     pub(crate) fn all(&self) -> Vec<Arc<Slot<F>>> {
         self.map.iter().map(|found| Arc::clone(&found.key().0)).collect()
     }

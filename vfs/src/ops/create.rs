@@ -12,6 +12,7 @@ use crate::name::Name;
 use crate::node::Node;
 use crate::opens::Opens;
 use crate::rank::operation;
+use crate::sync::spawn;
 
 /// What became of a create.
 pub enum Creation<F, T> {
@@ -70,7 +71,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let value = self.value(dir, name, &guard.claim, true).await?;
             if let Some(link) = value.pick(name) {
                 let link = Arc::clone(link);
-                guard.claim.publish(value, Self::answers(dir));
+                let stored = guard.claim.value();
+                guard.claim.answer(stored, value, Self::answers(dir));
                 return Ok(Creation::Exists(link));
             }
             let (this, dir, name, how) = (Arc::clone(self), Arc::clone(dir), name.clone(), how.clone());
@@ -145,14 +147,18 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// Keeps `guard` in a task of its own until no call whose outcome is unknown can still have an effect.
     pub(crate) fn hold_until_settled<G: Send + 'static>(&self, dir: &Arc<Node<F>>, guard: G) {
-        let backend = Arc::clone(&dir.mount.backend);
-        let task = self.running.enter();
-        crate::sync::spawn(async move {
+        let (dir, task) = (Arc::clone(dir), self.running.enter());
+        spawn(async move {
             let _task = task;
-            if let Err(error) = backend.settle().await {
-                tracing::warn!(%error, "a backend cannot say whether its calls have ended");
-            }
+            settle(&dir).await;
             drop(guard);
         });
+    }
+}
+
+/// Waits until no call whose outcome is unknown can still have an effect on `dir`.
+pub(crate) async fn settle<F>(dir: &Node<F>) {
+    if let Err(error) = dir.mount.backend.settle().await {
+        tracing::warn!(%error, "a backend cannot say whether its calls have ended");
     }
 }

@@ -32,6 +32,12 @@ impl<F> Found<F> {
         Found { value, metadata: Vec::new() }
     }
 
+    /// What may be kept of it: not a directory that could not be given its place here just now.
+    fn stored(&self, dir: &Node<F>) -> Value<F> {
+        let is_here = |link: &Arc<Link<F>>| link.place_now().is_some_and(|place| place.dir.id() == dir.id());
+        if self.value.links().iter().all(is_here) { self.value.clone() } else { Value::Unknown }
+    }
+
     fn pick(&self, name: &Name) -> Looked<F> {
         let link = self.value.pick(name)?;
         let metadata = self.metadata.iter().find(|(of, _)| Arc::ptr_eq(of, link)).map(|(_, m)| m.clone());
@@ -164,8 +170,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 if dir.is_dead() {
                     return Err(FsError::PathNotFound);
                 }
-                claim.publish(found.value.clone(), Answers::All);
-                Ok(found.pick(name))
+                let picked = found.pick(name);
+                claim.answer(found.stored(dir), found.value, Answers::All);
+                Ok(picked)
             }
         }
     }
@@ -405,7 +412,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         let found = self.find(dir, name, (!all).then_some(&stored)).await?;
         claim.learn(if dir.mount.trust || !found.value.links().is_empty() {
-            found.value.clone()
+            found.stored(dir)
         } else {
             Value::Unknown
         });

@@ -9,9 +9,11 @@ use crate::lookup::gate::{GateGuard, Mode};
 use crate::lookup::link::{DELETE_PENDING, GONE, Link, Place};
 use crate::lookup::slot::Value;
 use crate::metadata::Kind;
-use crate::node::{Changing, Node};
+use crate::node::Changing;
+use crate::ops::create::settle;
 use crate::ops::lookup::NameGuard;
-use crate::sync::{Defect, defect};
+use crate::ops::rename::Marked;
+use crate::sync::{Defect, defect, spawn};
 
 /// What became of a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,13 +94,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 link.set(GONE, true);
                 drop(opens);
             }
+            // A failed removal clears what was pending.
+            let mut marked = Marked::new(link, GONE | DELETE_PENDING);
             let away = match self.check_ancestry(&place.dir).await {
                 Ok(()) => false,
                 Err(FsError::Stale) => true,
-                Err(error) => {
-                    self.undo(link);
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             };
             let stored = guard.claim.value();
             guard.claim.begin();
@@ -112,6 +113,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             match removed {
                 Ok(()) => {
                     self.count(Count::Removes);
+                    marked.keep();
                     self.mark_removed(link);
                     guard.claim.publish(self.value_without(&place, &stored, link), Self::answers(&place.dir));
                     drop(drained);
@@ -120,25 +122,54 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 Err(FsError::NotFound | FsError::Stale) => {
                     // The place may have been corrected by a lookup that found the object elsewhere.
                     if link.place_now().is_some_and(|now| now.same(&place)) {
+                        marked.keep();
                         self.mark_removed(link);
                         drop(guard);
                         return Ok(Removal::AlreadyGone);
                     }
-                    node_opens_clear_gone(link);
+                    marked.marks = GONE;
+                    drop(marked);
                     drop(guard);
                     self.count(Count::Retries);
                 }
+                Err(FsError::Indeterminate) => {
+                    self.settle_removal(place, link, marked, guard, drained);
+                    return Err(FsError::Indeterminate);
+                }
                 Err(error) => {
-                    self.undo(link);
-                    if error == FsError::Indeterminate {
-                        self.hold_until_settled(&place.dir, (guard, drained));
-                    } else {
-                        self.failed(&place.dir, guard, &error);
-                    }
+                    drop(marked);
+                    self.failed(&place.dir, guard, &error);
                     return Err(error);
                 }
             }
         }
+    }
+
+    /// Nobody knows whether a removal came about. The name stays claimed, marked and behind its gates until the backend
+    /// does; it is then asked.
+    fn settle_removal(
+        self: &Arc<Self>,
+        place: Place<F>,
+        link: &Arc<Link<F>>,
+        marked: Marked<F>,
+        guard: NameGuard<F>,
+        drained: Option<GateGuard>,
+    ) {
+        let (this, link, task) = (Arc::clone(self), Arc::clone(link), self.running.enter());
+        spawn(async move {
+            let (_task, mut marked) = (task, marked);
+            settle(&place.dir).await;
+            let found = this.ask(&place.dir, &place.name.to_disk()).await;
+            if matches!(&found, Ok(found) if found.as_ref().is_none_or(|info| info.metadata.key != link.node().key()))
+            {
+                marked.keep();
+                this.mark_removed(&link);
+            }
+            // The name ends as unknown.
+            drop(marked);
+            drop(guard);
+            drop(drained);
+        });
     }
 
     /// The gates, ascending, then the name.
@@ -196,27 +227,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
     }
 
-    /// A removal did not come about: the name stays, and nothing is pending.
-    fn undo(&self, link: &Arc<Link<F>>) {
-        let opens = link.node().opens();
-        link.set(GONE, false);
-        link.set(DELETE_PENDING, false);
-        drop(opens);
-    }
-
     fn forget_delete(&self, link: &Arc<Link<F>>) -> Removal {
         let opens = link.node().opens();
         link.set(DELETE_PENDING, false);
         drop(opens);
         Removal::Kept
     }
-}
-
-fn node_opens_clear_gone<F>(link: &Arc<Link<F>>) {
-    let node: &Arc<Node<F>> = link.node();
-    let opens = node.opens();
-    link.set(GONE, false);
-    drop(opens);
 }
 
 /// When a link whose deletion is pending is to be removed.

@@ -18,8 +18,9 @@ use crate::metadata::Kind;
 use crate::name::Name;
 use crate::node::{Changing, Node, NodeId};
 use crate::opens::Opens;
+use crate::ops::create::settle;
 use crate::rank::operation;
-use crate::sync::{Defect, defect};
+use crate::sync::{Defect, defect, spawn};
 
 /// How many misses until the gates are taken exclusively, and until `Busy`.
 const ESCALATE: usize = 8;
@@ -93,6 +94,33 @@ impl<F> Drop for Marks<F> {
             if let Some(target) = &self.target {
                 set_marked(target, GONE, false);
             }
+        }
+    }
+}
+
+/// Marks of a name that is about to be replaced or removed; taken back if that does not come about.
+pub(crate) struct Marked<F> {
+    link: Arc<Link<F>>,
+    /// What is taken back.
+    pub(crate) marks: u8,
+}
+
+impl<F> Marked<F> {
+    /// Of a link that is marked already.
+    pub(crate) fn new(link: &Arc<Link<F>>, marks: u8) -> Marked<F> {
+        Marked { link: Arc::clone(link), marks }
+    }
+
+    /// It came about.
+    pub(crate) fn keep(&mut self) {
+        self.marks = 0;
+    }
+}
+
+impl<F> Drop for Marked<F> {
+    fn drop(&mut self) {
+        if self.marks != 0 {
+            set_marked(&self.link, self.marks, false);
         }
     }
 }
@@ -228,7 +256,6 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 (Arc::clone(self), Arc::clone(link), Arc::clone(to_dir), to.clone());
             let outcome = self
                 .run(async move {
-                    let _moving = moving;
                     let mut marks = marks;
                     guard.begin();
                     match rename_on_disk(&guard, &link, &to_dir, &to).await {
@@ -236,13 +263,17 @@ impl<F: Default + Send + 'static> Vfs<F> {
                             this.count(Count::Renames);
                             marks.done = true;
                             this.commit_rename(guard, &link, Place { dir: to_dir, name });
+                            drop(moving);
                             Ok(())
+                        }
+                        Err(FsError::Indeterminate) => {
+                            let place = Place { dir: to_dir, name: to };
+                            this.settle_rename(guard, marks, moving, place);
+                            Err(FsError::Indeterminate)
                         }
                         Err(error) => {
                             drop(marks);
-                            if error == FsError::Indeterminate {
-                                this.hold_until_settled(&to_dir, guard);
-                            } else if error.contradicts_cache() || !to_dir.mount.trust {
+                            if error.contradicts_cache() || !to_dir.mount.trust {
                                 drop(guard);
                             } else {
                                 guard.abort();
@@ -366,6 +397,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
         };
         let others = || target_value.links().iter().filter(|other| !Arc::ptr_eq(other, link));
         let target = others().find(|other| other.is_at(to_dir, to)).or_else(|| others().next()).cloned();
+        // A directory that was found here and could not be given its place yet.
+        if target
+            .as_ref()
+            .is_some_and(|target| target.place_now().is_none_or(|place| place.dir.id() != to_dir.id()))
+        {
+            return Ok(None);
+        }
 
         let mut topology = None;
         if node.kind() == Kind::Directory && place.dir.id() != to_dir.id() {
@@ -440,6 +478,51 @@ impl<F: Default + Send + 'static> Vfs<F> {
         drop(opens);
     }
 
+    /// Nobody knows whether a rename came about. Its names stay claimed and its links marked until the backend does; it
+    /// is then asked.
+    fn settle_rename(
+        self: &Arc<Self>,
+        guard: RenameGuard<F>,
+        marks: Marks<F>,
+        moving: Option<MovingDirectory<F>>,
+        place: Place<F>,
+    ) {
+        let (this, task) = (Arc::clone(self), self.running.enter());
+        spawn(async move {
+            let (_task, mut marks) = (task, marks);
+            settle(&place.dir).await;
+            if let Some(name) = this.is_renamed(&guard, &marks.link, &place).await {
+                marks.done = true;
+                let link = Arc::clone(&marks.link);
+                this.commit_rename(guard, &link, Place { dir: place.dir, name });
+            } else {
+                // The names end as unknown.
+                drop(marks);
+                drop(guard);
+            }
+            drop(moving);
+        });
+    }
+
+    /// Whether the backend has the link at `place`, and no longer where it was: how it is spelled there.
+    async fn is_renamed(&self, guard: &RenameGuard<F>, link: &Link<F>, place: &Place<F>) -> Option<Name> {
+        let key = link.node().key();
+        let is_at = async |dir: &Node<F>, name: &Name| {
+            let found = self.ask(dir, &name.to_disk()).await;
+            found.map(|info| info.is_some_and(|info| info.metadata.key == key))
+        };
+        if !matches!(is_at(&guard.place.dir, &guard.place.name).await, Ok(false)) {
+            return None;
+        }
+        let replaced = guard.target.as_ref().and_then(|target| target.spelling());
+        for name in std::iter::once(place.name.clone()).chain(replaced) {
+            if matches!(is_at(&place.dir, &name).await, Ok(true)) {
+                return Some(name);
+            }
+        }
+        None
+    }
+
     /// Gives the object of `link`, which is open as `file`, another name: `to` in `to_dir`. `admit` as for a rename;
     /// its `source` are the opens of the object.
     ///
@@ -497,6 +580,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             }
             let (this, node, file) = (Arc::clone(self), Arc::clone(node), Arc::clone(file));
             let (dir, to) = (Arc::clone(to_dir), to.clone());
+            let mut mark = target.as_ref().map(|target| Marked::new(target, GONE));
             let outcome = self
                 .run(async move {
                     guard.claim.begin();
@@ -505,6 +589,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     match dir.mount.backend.link(&*file, &dir.be, &disk, target.is_some()).await {
                         Ok(()) => {
                             this.count(Count::Links);
+                            mark.iter_mut().for_each(Marked::keep);
                             let rest = match &target {
                                 Some(target) => {
                                     this.mark_removed(target);
@@ -520,10 +605,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
                             Ok(made)
                         }
                         Err(error) => {
-                            if let Some(target) = &target {
-                                set_marked(target, GONE, false);
+                            // Its end, which is unknown, may still be to come.
+                            if error == FsError::Indeterminate {
+                                this.hold_until_settled(&dir, (mark, guard));
+                            } else {
+                                drop(mark);
+                                this.failed(&dir, guard, &error);
                             }
-                            this.failed(&dir, guard, &error);
                             Err(error)
                         }
                     }
@@ -576,6 +664,7 @@ async fn rename_on_disk<F>(
     // What was replaced was spelled otherwise on the disk.
     match backend.rename(&to_dir.be, &spelling.to_disk(), &to_dir.be, &to.to_disk(), false).await {
         Ok(()) => Ok(to.clone()),
+        Err(FsError::Indeterminate) => Err(FsError::Indeterminate),
         Err(error) => {
             tracing::debug!(%error, "a renamed object keeps the case of the name that it replaced");
             Ok(spelling)
