@@ -205,19 +205,26 @@ impl Visitor {
         Ok(timed)
     }
 
-    /// The same in long pages, with an ECHO in the same write as each: the latencies are the ECHOs'.
-    pub async fn echo_behind_list(&mut self) -> Result<Timed> {
-        let directory = self.open().await?;
-        let length = LONG_PAGE.min(self.connection.max_transact_size);
+    /// So many listings in long pages, with an ECHO in the same write as each: the latencies are the ECHOs'.
+    pub async fn echo_behind_list(&mut self, listings: u64) -> Result<Timed> {
         let mut timed = Timed::default();
+        for _ in 0..listings {
+            let directory = self.open().await?;
+            let begun = Instant::now();
+            self.list_with_echoes(directory, &mut timed.latencies).await?;
+            timed.elapsed += begun.elapsed();
+            self.connection.exchange(self.tree, close(directory)).await?.response()?;
+        }
+        timed.operations = timed.latencies.len() as u64;
+        Ok(timed)
+    }
+
+    async fn list_with_echoes(&mut self, directory: FileId, latencies: &mut Vec<Duration>) -> Result<()> {
+        let length = LONG_PAGE.min(self.connection.max_transact_size);
         let mut names = 0;
-        let begun = Instant::now();
         loop {
-            self.connection.submit(
-                self.tree,
-                query_directory(directory, ID_BOTH_DIRECTORY, length, names == 0),
-                1,
-            )?;
+            let request = query_directory(directory, ID_BOTH_DIRECTORY, length, names == 0);
+            self.connection.submit(self.tree, request, 1)?;
             self.connection.submit(self.tree, echo(), 2)?;
             let sent = Instant::now();
             let mut listed = None;
@@ -225,19 +232,14 @@ impl Visitor {
                 let reply = next(&mut self.connection).await?;
                 match reply.ticket {
                     1 => listed = Some(reply),
-                    _ => timed.latencies.push(sent.elapsed()),
+                    _ => latencies.push(sent.elapsed()),
                 }
             }
             match listed {
                 Some(reply) if reply.header.status != NtStatus::NO_MORE_FILES => names += page(&reply)?,
-                _ => break,
+                _ => return whole(names),
             }
         }
-        timed.operations = timed.latencies.len() as u64;
-        timed.elapsed = begun.elapsed();
-        self.connection.exchange(self.tree, close(directory)).await?.response()?;
-        whole(names)?;
-        Ok(timed)
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`large`] | what is done in a directory of 100,000 names |
 //! | [`contender`] | those who race, started and ended |
 //! | [`results`] | medians, the table, the lines with the ratios |
+//! | [`targets`] | the figures that Shoal holds itself to |
 //!
 //! The directories that a turn needs are made in the shared directory itself, not through a server. Only of a server
 //! that runs elsewhere that cannot be.
@@ -18,6 +19,7 @@
 mod contender;
 mod large;
 mod results;
+mod targets;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -157,6 +159,10 @@ pub fn run(checks: &mut Checks, options: &Options) {
     }
     println!("{}", results.table());
     for line in results.lines() {
+        println!("{line}");
+    }
+    println!();
+    for line in targets::lines(&results) {
         println!("{line}");
     }
     if let Err(why) = write_reports(options, &results) {
@@ -330,6 +336,7 @@ async fn turn(contender: &Contender, workload: Workload, quick: bool) -> Result<
     racer.finish().await.map_err(told)?;
     let mut sample = Sample::from([
         (Metric::Rate, outcome.rate()),
+        (Metric::P50, outcome.latency(0.5).as_secs_f64() * 1e6),
         (Metric::P99, outcome.latency(0.99).as_secs_f64() * 1e6),
     ]);
     if let Some(cpu) = cpu {
@@ -350,7 +357,8 @@ fn faultless(outcome: Outcome) -> Result<Outcome, Failure> {
 async fn large_turn(contender: &Contender, workload: Workload, quick: bool) -> Result<Sample, Failure> {
     let told = |trouble: Trouble| trouble.to_string();
     let scans = contender.scans();
-    let operations = workload.operations(scans) * if quick { 1 } else { LONGER };
+    let longer = if quick || workload != Workload::OpenAbsentLarge { 1 } else { LONGER };
+    let operations = workload.operations(scans) * longer;
     let mut visitor = Visitor::new(contender).await.map_err(told)?;
     if workload == Workload::OpenAbsentLarge {
         visitor.open_absent(workload.warm_up(scans)).await.map_err(told)?;
@@ -358,7 +366,7 @@ async fn large_turn(contender: &Contender, workload: Workload, quick: bool) -> R
     let before = contender.processes.map(|processes| processes.cpu()).transpose()?;
     let timed = match workload {
         Workload::List => visitor.list().await,
-        Workload::EchoBehindList => visitor.echo_behind_list().await,
+        Workload::EchoBehindList => visitor.echo_behind_list(operations).await,
         _ => visitor.open_absent(operations).await,
     };
     let timed = timed.map_err(told)?;
@@ -371,9 +379,11 @@ fn sample(timed: &Timed, cpu: Option<Duration>) -> Sample {
     let mut sample = Sample::from([(Metric::Rate, operations / timed.elapsed.as_secs_f64())]);
     let mut latencies = timed.latencies.clone();
     latencies.sort_unstable();
-    // The least latency that 99 of 100 operations kept to.
-    if let Some(at) = (latencies.len() * 99).div_ceil(100).checked_sub(1) {
-        sample.insert(Metric::P99, latencies[at].as_secs_f64() * 1e6);
+    for (metric, percent) in [(Metric::P50, 50), (Metric::P99, 99)] {
+        // The least latency that so many of 100 operations kept to.
+        if let Some(at) = (latencies.len() * percent).div_ceil(100).checked_sub(1) {
+            sample.insert(metric, latencies[at].as_secs_f64() * 1e6);
+        }
     }
     if let Some(cpu) = cpu {
         sample.insert(Metric::Cpu, cpu.as_secs_f64() * 1e6 / operations);

@@ -11,6 +11,8 @@ use super::workload::Workload;
 pub enum Metric {
     /// Operations a second (of a listing, names).
     Rate,
+    /// The median of the latencies, in microseconds.
+    P50,
     /// The 99th percentile of the latencies, in microseconds.
     P99,
     /// The server's processor time for an operation (of a listing, for a name), in microseconds.
@@ -25,9 +27,10 @@ pub enum Metric {
 
 impl Metric {
     /// Its word in the lines of ratios, where it has one there.
-    const fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Metric::Rate => "rate",
+            Metric::P50 => "p50",
             Metric::P99 => "p99",
             Metric::Cpu => "cpu",
             Metric::FirstPage => "first-page",
@@ -36,11 +39,16 @@ impl Metric {
         }
     }
 
+    /// Whether it is a latency of single operations.
+    const fn is_latency(self) -> bool {
+        matches!(self, Metric::P50 | Metric::P99)
+    }
+
     /// A figure with its unit.
     pub fn with_unit(self, value: f64) -> String {
         let unit = match self {
             Metric::Rate => "/s",
-            Metric::P99 | Metric::Cpu => "µs",
+            Metric::P50 | Metric::P99 | Metric::Cpu => "µs",
             Metric::FirstPage | Metric::Whole => "ms",
             Metric::Memory => "KiB",
         };
@@ -53,7 +61,7 @@ impl Metric {
             Workload::List => &[Metric::Rate, Metric::Cpu, Metric::FirstPage, Metric::Whole],
             Workload::EchoBehindList => &[Metric::P99],
             Workload::MemoryIdle | Workload::MemoryPerConnection => &[Metric::Memory],
-            _ => &[Metric::Rate, Metric::P99, Metric::Cpu],
+            _ => &[Metric::Rate, Metric::P50, Metric::P99, Metric::Cpu],
         }
     }
 }
@@ -130,11 +138,12 @@ impl Results {
                 let _ = writeln!(out, "\n{file_system}");
                 let _ = write!(out, "  {:22}", "");
                 for name in self.names.values() {
-                    let _ = write!(out, " | {name:^31}");
+                    let _ = write!(out, " | {name:^39}");
                 }
                 let _ = write!(out, "\n  {:22}", "workload");
                 for _ in &self.names {
-                    let _ = write!(out, " | {:>11} {:>9} {:>9}", "rate /s", "p99 us", "cpu us");
+                    let _ =
+                        write!(out, " | {:>11} {:>8} {:>9} {:>8}", "rate /s", "p50 us", "p99 us", "cpu us");
                 }
                 out.push('\n');
             }
@@ -144,16 +153,18 @@ impl Results {
                     Workload::MemoryIdle | Workload::MemoryPerConnection => {
                         vec![cell(row.median(*who, Metric::Memory), " KiB")]
                     }
-                    _ => [Metric::Rate, Metric::P99, Metric::Cpu]
+                    _ => [Metric::Rate, Metric::P50, Metric::P99, Metric::Cpu]
                         .map(|metric| cell(row.median(*who, metric), ""))
                         .to_vec(),
                 };
                 match &figures[..] {
                     [memory] => {
-                        let _ = write!(out, " | {memory:>31}");
+                        let _ = write!(out, " | {memory:>39}");
                     }
                     figures => {
-                        let _ = write!(out, " | {:>11} {:>9} {:>9}", figures[0], figures[1], figures[2]);
+                        let widths = [11, 8, 9, 8];
+                        let cells = figures.iter().zip(widths).map(|(text, width)| format!("{text:>width$}"));
+                        let _ = write!(out, " | {}", cells.collect::<Vec<_>>().join(" "));
                     }
                 }
             }
@@ -162,7 +173,7 @@ impl Results {
                 for metric in [Metric::FirstPage, Metric::Whole] {
                     let _ = write!(out, "    {:20}", metric.word());
                     for who in self.names.keys() {
-                        let _ = write!(out, " | {:>31}", cell(row.median(*who, metric), " ms"));
+                        let _ = write!(out, " | {:>39}", cell(row.median(*who, metric), " ms"));
                     }
                     out.push('\n');
                 }
@@ -185,7 +196,7 @@ impl Results {
                 };
                 let figures: Vec<String> = metrics
                     .iter()
-                    .filter(|metric| !(**metric == Metric::P99 && row.workload != Workload::EchoBehindList))
+                    .filter(|metric| row.workload == Workload::EchoBehindList || !metric.is_latency())
                     .filter_map(|metric| Some((metric, row.ratio(*who, *metric)?)))
                     .map(|(metric, ratio)| format!("{} {}", metric.word(), significant(ratio)))
                     .collect();

@@ -160,6 +160,8 @@ impl Workload {
             (Workload::OpenClose | Workload::OpenAbsent, true) => 600,
             (Workload::OpenAbsentLarge, true) => 12,
             (Workload::Echo | Workload::Read4k | Workload::Write4k, _) => 3_000,
+            // Listings.
+            (Workload::EchoBehindList, false) => 4,
             (Workload::List | Workload::EchoBehindList, _) => 1,
             (Workload::MemoryIdle | Workload::MemoryPerConnection, _) => 0,
             (
