@@ -63,6 +63,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Whether the private control codes of smbtorture are answered.
     pub torture_controls: bool,
+    /// Whether a change excludes all others in its directory, not only those of its name: for experiments.
+    pub directory_lock: bool,
 }
 
 /// Where the admin socket is.
@@ -151,6 +153,7 @@ impl Default for Settings {
             admin: None,
             log_format: LogFormat::Text,
             torture_controls: false,
+            directory_lock: false,
         }
     }
 }
@@ -189,6 +192,7 @@ impl Settings {
             ("log_format", self.log_format != now.log_format),
             ("guid", self.server_guid != now.server_guid),
             ("reply_budget_total", self.limits.reply_budget_total != now.limits.reply_budget_total),
+            ("directory_lock", self.directory_lock != now.directory_lock),
             ("names_max", self.limits.names_max != now.limits.names_max),
         ];
         fixed.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -222,6 +226,7 @@ impl Settings {
         line("admin", quoted(&admin));
         line("log_format", quoted(log_format));
         line("torture_controls", self.torture_controls.to_string());
+        line("directory_lock", self.directory_lock.to_string());
         text.insert_str(0, "[server]\n");
         text.push_str("\n[limits]\n");
         for (key, number) in self.limits.numbers() {

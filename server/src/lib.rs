@@ -98,7 +98,8 @@ pub enum StartError {
 impl Server {
     /// Opens the shares of `settings`. Nothing is listened to yet: see [`Server::listen`] and [`Server::serve`].
     pub async fn new(settings: Settings) -> Result<Arc<Server>, StartError> {
-        let options = Options { names_max: settings.limits.names_max, plan: Plan::Claims };
+        let plan = if settings.directory_lock { Plan::DirectoryLock } else { Plan::Claims };
+        let options = Options { names_max: settings.limits.names_max, plan };
         let vfs = Vfs::new(options);
         let shares = Shares::open(&vfs, &settings, None).await?;
         Ok(Arc::new(Server {

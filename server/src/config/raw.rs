@@ -86,6 +86,7 @@ const SERVER: &[Key] = &[
     ("admin", "path, or \"none\"", ""),
     ("log_format", "\"text\" or \"json\"", "\"text\""),
     ("torture_controls", "true or false", "false"),
+    ("directory_lock", "true or false", "false"),
 ];
 
 const USER: &[Key] = &[
@@ -212,6 +213,7 @@ pub struct Raw {
     signing: Option<Signing>,
     encrypt: Option<At<bool>>,
     torture_controls: bool,
+    directory_lock: bool,
     min_dialect: Option<At<Dialect>>,
     max_dialect: Option<At<Dialect>>,
     users_file: Option<At<PathBuf>>,
@@ -435,6 +437,7 @@ impl Raw {
             admin,
             log_format: self.log_format.unwrap_or_default(),
             torture_controls: self.torture_controls,
+            directory_lock: self.directory_lock,
         };
         self.warnings.sort();
         Ok((settings, self.warnings))
@@ -662,6 +665,7 @@ impl Raw {
             }
             "encrypt" => self.encrypt = Some(At { origin, value: boolean(value)? }),
             "torture_controls" => self.torture_controls = boolean(value)?,
+            "directory_lock" => self.directory_lock = boolean(value)?,
             "min_dialect" => self.min_dialect = Some(At { origin, value: choice(value, DIALECTS)? }),
             "max_dialect" => self.max_dialect = Some(At { origin, value: choice(value, DIALECTS)? }),
             "users_file" => {
