@@ -12,7 +12,9 @@ mod floor;
 mod hostile;
 mod load;
 mod models;
+mod parallel;
 mod peers;
+mod plot;
 mod random;
 mod report;
 mod samba;
@@ -55,6 +57,8 @@ enum Command {
     Load(load::command::Options),
     /// A storm of mkdir, rename and remove over nested directories of a real disk; the end state is checked
     Storm(storm::Options),
+    /// Creates, renames and removals of 256 names at once in one directory: nobody waits for anybody
+    Parallel(parallel::Options),
     /// Mutated messages before and after login; the server must stay up and flat in memory
     Hostile(hostile::Options),
     /// A race against Samba, or any server by address: rates, processor time and memory
@@ -78,6 +82,7 @@ fn main() -> std::process::ExitCode {
         Command::Crowd(options) => crowd::run(&mut checks, &options),
         Command::Load(options) => load::command::run(&mut checks, &options),
         Command::Storm(options) => storm::run(&mut checks, &options),
+        Command::Parallel(options) => parallel::run(&mut checks, &options),
         Command::Hostile(options) => hostile::run(&mut checks, &options),
         Command::Compare(options) => compare::run(&mut checks, &options),
         Command::Floor(options) => return floor::run(&options),

@@ -4,18 +4,31 @@ use std::process::{Command, Stdio};
 
 use crate::checks::{Checks, Failure};
 use crate::server::workspace;
-use crate::{crowd, hostile, models, peers, smbclient, storm, torture, tree};
+use crate::{crowd, hostile, load, models, parallel, peers, smbclient, storm, torture, tree};
 
 /// `cargo integration test`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only these parts: lint, unit, models, smbclient, tree, crowd, storm, hostile, torture, fuzz
+    /// Only these parts: lint, unit, models, smbclient, tree, crowd, storm, parallel, load, hostile, torture,
+    /// fuzz
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
 
-const PARTS: &[&str] =
-    &["lint", "unit", "models", "smbclient", "tree", "crowd", "storm", "hostile", "torture", "fuzz"];
+const PARTS: &[&str] = &[
+    "lint",
+    "unit",
+    "models",
+    "smbclient",
+    "tree",
+    "crowd",
+    "storm",
+    "parallel",
+    "load",
+    "hostile",
+    "torture",
+    "fuzz",
+];
 
 /// Runs all, or the chosen parts.
 pub fn run(checks: &mut Checks, options: &Options) {
@@ -49,7 +62,10 @@ pub fn run(checks: &mut Checks, options: &Options) {
     if wanted("models") {
         models::run(checks);
     }
-    if !["smbclient", "tree", "crowd", "storm", "hostile", "torture"].into_iter().any(wanted) {
+    if !["smbclient", "tree", "crowd", "storm", "parallel", "load", "hostile", "torture"]
+        .into_iter()
+        .any(wanted)
+    {
         return fuzz(checks, wanted("fuzz"));
     }
     if !checks.check("peers: smbclient and smbtorture of Samba 4.22", peers::install) {
@@ -72,6 +88,12 @@ pub fn run(checks: &mut Checks, options: &Options) {
     }
     if wanted("storm") {
         storm::run(checks, &storm::Options::short());
+    }
+    if wanted("parallel") {
+        parallel::run(checks, &parallel::Options::functional());
+    }
+    if wanted("load") {
+        load::command::functional(checks);
     }
     if wanted("hostile") {
         hostile::run(checks, &hostile::Options::default());

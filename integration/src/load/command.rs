@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Directories, Limit, Mix, Outcome, Plan, Protection, prepare};
-use crate::checks::{Checks, Failure};
+use crate::checks::{Checks, Failure, demand};
 use crate::scratch::Scratch;
 use crate::server::{PASSWORD, Server, USER};
 
@@ -78,17 +78,68 @@ pub fn run(checks: &mut Checks, options: &Options) {
     checks.check(&name, || with_server(options));
 }
 
+/// Every mix for a moment, on a directory and in memory, in each protection: nothing may go wrong.
+pub fn functional(checks: &mut Checks) {
+    const OPERATIONS: u64 = 400;
+    let scratch = Scratch::new("load");
+    let share = scratch.directory("share");
+    let shares = ["memory=memory:".to_owned(), format!("share={}", share.display())];
+    let server = settings(&scratch)
+        .and_then(|settings| Server::start_with(scratch.path(), &shares, &["--config", &settings]));
+    let mut server = match server {
+        Ok(server) => server,
+        Err(why) => return checks.record("load: server", Err(why)),
+    };
+    for (share, protection) in
+        [("memory", Protection::Plain), ("share", Protection::Signed), ("memory", Protection::Encrypted)]
+    {
+        checks.check(&format!("load: every mix on {share}, {protection:?}"), || {
+            let runtime = runtime(2)?;
+            for mix in Mix::ALL {
+                let operations = if mix.is_large() { OPERATIONS / 10 } else { OPERATIONS };
+                let plan = Plan {
+                    protection,
+                    connections: 2,
+                    clients: 5,
+                    depth: 2,
+                    directories: Directories::Many(2),
+                    ..Plan::new(server.address, share, mix)
+                };
+                let outcome = runtime.block_on(measured(&plan, Limit::Operations(operations)));
+                let outcome = outcome.map_err(|e| format!("{mix}: {e}"))?;
+                demand(outcome.operations == operations && outcome.errors.is_empty(), || {
+                    format!(
+                        "{mix}: {} of {operations} operations; errors: {:?}",
+                        outcome.operations, outcome.errors
+                    )
+                })?;
+                demand(outcome.latencies.len() == operations, || format!("{mix}: latencies are lacking"))?;
+            }
+            server.must_run()?;
+            server.must_not_have_panicked()
+        });
+    }
+    checks.check("load: nothing is left on the share", || {
+        let left = std::fs::read_dir(&share).map_err(|e| e.to_string())?.count();
+        demand(left == 0, || format!("{left} names are left"))
+    });
+    checks.check("load: the server ends at SIGTERM", || server.stop());
+}
+
+/// A configuration that lets a plain load pass; a client that signs is signed to all the same.
+fn settings(scratch: &Scratch) -> Result<String, Failure> {
+    let settings = scratch.path().join("shoal.toml");
+    std::fs::write(&settings, "[server]\nsigning = \"enabled\"\n").map_err(|e| e.to_string())?;
+    Ok(settings.display().to_string())
+}
+
 fn with_server(options: &Options) -> Result<(), Failure> {
     if let Some(address) = options.server {
         return load(options, address);
     }
     let scratch = Scratch::new("load");
     let shares = [format!("{}=memory:", options.share)];
-    // So that a plain load is possible: a client that signs is signed to all the same.
-    let settings = scratch.path().join("shoal.toml");
-    std::fs::write(&settings, "[server]\nsigning = \"enabled\"\n").map_err(|e| e.to_string())?;
-    let settings = settings.display().to_string();
-    let mut server = Server::start_with(scratch.path(), &shares, &["--config", &settings])?;
+    let mut server = Server::start_with(scratch.path(), &shares, &["--config", &settings(&scratch)?])?;
     load(options, server.address)?;
     println!("server    {:>12} KiB resident", server.resident_kib()?);
     server.must_run()?;

@@ -59,6 +59,11 @@ impl Mix {
         Mix::Office,
     ];
 
+    /// Whether an operation moves a MiB, or lists a directory.
+    pub(super) fn is_large(self) -> bool {
+        matches!(self, Mix::List | Mix::Read(0x10_0000..) | Mix::Write(0x10_0000..))
+    }
+
     /// Names that must be in a directory for it.
     pub(super) fn names_min(self) -> usize {
         match self {
