@@ -400,7 +400,7 @@ fn poll_read<R: AsyncRead + Unpin>(
 }
 
 /// The deadlines of a connection. They are kept as instants, and one timer is armed for the first of them; it is not
-/// moved when a deadline goes away, only looked at when it fires.
+/// moved when that deadline goes away, only looked at when it fires, and it goes with the last.
 struct Clock {
     /// Since when nobody is logged in.
     logged_out: Option<Instant>,
@@ -426,7 +426,11 @@ impl Clock {
         cx: &mut Context<'_>,
     ) -> Poll<Event> {
         loop {
-            let Some(deadline) = self.deadline(connection, buffer, missing) else { return Poll::Pending };
+            let Some(deadline) = self.deadline(connection, buffer, missing) else {
+                // Without a timer the thread's sleep needs none either.
+                self.timer = None;
+                return Poll::Pending;
+            };
             let timer = match &mut self.timer {
                 Some(timer) if timer.deadline() <= deadline => timer,
                 timer => timer.insert(Box::pin(sleep_until(deadline))),
