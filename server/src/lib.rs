@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ahash::RandomState;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -67,7 +68,7 @@ pub struct Server {
     /// GlobalSessionTable: MS-SMB2 3.3.1.5.
     pub sessions: DashMap<SessionId, Arc<Session>>,
     /// GlobalOpenTable, by FileId.Persistent: MS-SMB2 3.3.1.5.
-    pub opens: DashMap<u64, Arc<Open>>,
+    pub opens: DashMap<u64, Arc<Open>, RandomState>,
     /// ConnectionList, by our own number.
     pub connections: DashMap<u64, Arc<Connection>>,
     /// How many directories are watched: see [`state::notify`].
@@ -106,7 +107,7 @@ impl Server {
             vfs,
             shares: ArcSwap::from_pointee(shares),
             sessions: DashMap::new(),
-            opens: DashMap::new(),
+            opens: DashMap::default(),
             connections: DashMap::new(),
             watching: Watching::default(),
             started: Instant::now(),

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use ahash::RandomState;
 use dashmap::DashMap;
 use parking_lot::RwLock;
 use shoal_protocol::NtStatus;
@@ -41,9 +42,9 @@ pub struct Session {
     /// Session.SigningRequired.
     pub signing_required: bool,
     /// Session.TreeConnectTable.
-    pub trees: DashMap<TreeId, Arc<TreeConnect>>,
+    pub trees: DashMap<TreeId, Arc<TreeConnect>, RandomState>,
     /// Session.OpenTable, by FileId.Volatile.
-    pub opens: DashMap<u64, Arc<Open>>,
+    pub opens: DashMap<u64, Arc<Open>, RandomState>,
     keys: Option<Keys>,
     user: RwLock<Arc<User>>,
     expires: RwLock<Option<Instant>>,
@@ -181,8 +182,8 @@ impl Session {
             created: parts.now,
             encrypt_data: parts.encrypt_data,
             signing_required: parts.signing_required,
-            trees: DashMap::with_capacity_and_shard_amount(0, TREE_SHARDS),
-            opens: DashMap::with_capacity_and_shard_amount(0, OPEN_SHARDS),
+            trees: DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::new(), TREE_SHARDS),
+            opens: DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::new(), OPEN_SHARDS),
             keys: parts.keys,
             user: RwLock::new(Arc::new(parts.user)),
             expires: RwLock::new(parts.expires),
