@@ -218,6 +218,11 @@ impl Name {
         if units.len() > NAME_UNITS_MAX {
             return Err(NameError::TooLong);
         }
+        if units.iter().all(|unit| *unit < 0x80) {
+            let mut ascii = [0; NAME_UNITS_MAX];
+            ascii.iter_mut().zip(units).for_each(|(byte, unit)| *byte = *unit as u8);
+            return Name::checked(Packed::new(&ascii[..units.len()]));
+        }
         let mut out = Builder::new();
         for c in char::decode_utf16(units.iter().copied()) {
             out.push_code_point(c.map_or_else(|lone| u32::from(lone.unpaired_surrogate()), u32::from));
