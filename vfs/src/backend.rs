@@ -6,34 +6,125 @@
 //! **Nothing leaves the root.** An object is found only by one name in one directory that was itself found so; a
 //! backend opens `name` relative to `dir`, follows no symbolic link and crosses no `..`.
 //!
-//! **Foreign changes.** Unless [`Caps::exclusive`] holds, other processes may change the tree at any time. The cache
-//! then looks each component up again (`lookup`, the exact spelling) before it uses it, and compares the answer's
-//! [`BackendKey`] with the one it had: the same, and it goes on with the node it knows (the new
-//! [`NodeInfo::node`] is thrown away, so a backend should make it cheaply, or open the directory's descriptor only when
-//! the node is first used as a directory); another, and the name's old meaning is forgotten.
+//! **Foreign changes.** Unless it is [`Coherence::Exclusive`], other processes may change the tree at any time. What the
+//! cache may then believe depends on how it learns of that: see [`Coherence`]. Where it does not, it looks each component
+//! up again (`lookup`, the exact spelling) before it uses it, and compares the answer's [`BackendKey`] with the one it
+//! had: the same, and it goes on with the node it knows (the new [`NodeInfo::node`] is thrown away, so a backend should
+//! make it cheaply, or open the directory's descriptor only when the node is first used as a directory); another, and
+//! the name's old meaning is forgotten.
 
 use std::any::Any;
 use std::fmt;
 use std::future::ready;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{FsError, Fut};
+use crate::error::{FsError, Fut, Result};
 use crate::fold::Fold;
-use crate::metadata::{BackendKey, DosAttributes, Kind, Metadata, SetMetadata, VolumeInfo};
+use crate::metadata::{BackendKey, DosAttributes, Kind, Metadata, SetMetadata, Timestamp, VolumeInfo};
 use crate::name::{DiskName, Name};
+
+/// How the cache learns of what others do to the tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Coherence {
+    /// Nobody but this process changes the tree: what was once looked up, present or absent, is believed for ever.
+    Exclusive,
+    /// Changes of names are told by a [`Watcher`]: each is queued when the call that made it returns. What was looked up
+    /// in a directory while that was watched is believed once the queue has been read.
+    Notify,
+    /// Nothing is told, but a directory's [`Token`] changes with each change of a name in it. Which names a directory
+    /// has is believed while its token is the same; so long after it was last compared it need not be again.
+    Revalidate(Duration),
+    /// Nothing is told: what names mean is looked up each time.
+    #[default]
+    None,
+}
 
 /// What a backend can do and promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caps {
-    /// Nobody but this process changes the tree: what was once looked up, present or absent, is believed for ever.
-    pub exclusive: bool,
+    /// How the cache learns of foreign changes.
+    pub coherence: Coherence,
     /// The storage compares names as the share does: two spellings that fold alike never stand in one directory, and
     /// `lookup_folded` is no scan.
     pub folds: bool,
     /// `rename` and `link` without `replace` are refused by the storage itself if the target exists.
     pub no_replace: bool,
+}
+
+impl Caps {
+    /// Whether nobody but this process changes the tree.
+    pub fn exclusive(&self) -> bool {
+        self.coherence == Coherence::Exclusive
+    }
+}
+
+/// What changes when a name in a directory does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// When the directory's names last changed.
+    pub modified: Timestamp,
+    /// When anything of it last changed.
+    pub changed: Timestamp,
+    /// A change from now on is sure to give another token. Where clocks are coarse, one that comes within the same tick
+    /// as the last does not.
+    pub settled: bool,
+}
+
+impl Token {
+    /// Whether no name has changed between the two.
+    pub fn is(&self, other: &Token) -> bool {
+        (self.modified, self.changed) == (other.modified, other.changed)
+    }
+}
+
+/// The number of a watched directory: no other has it as long as the queue may still speak of it.
+pub type WatchId = u64;
+
+/// What the queue of a [`Watcher`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// The name was made in the watched directory.
+    Created(WatchId, &'a [u8]),
+    /// The name was removed from it, or moved away.
+    Removed(WatchId, &'a [u8]),
+    /// Something was moved to the name, and has perhaps replaced what was there.
+    MovedTo(WatchId, &'a [u8]),
+    /// The directory itself was moved.
+    Moved(WatchId),
+    /// The directory is no longer watched: it was removed, or its file system went.
+    Ended(WatchId),
+    /// Changes were lost: whatever was learnt before may be wrong.
+    Lost,
+}
+
+/// The queue of the changes of names, own ones and foreign, in the directories that a backend watches. A change is queued
+/// before the call that made it returns, and the changes of one directory in the order in which they happened. None of
+/// its methods waits for the storage.
+pub trait Watcher: Send + Sync + 'static {
+    /// Queues each change in `dir` from now on.
+    ///
+    /// # Errors
+    /// `NotSupported` where changes may be missed, `NoSpace` if no more can be watched; both are no news of the
+    /// directory itself.
+    fn watch(&self, dir: &BackendNode) -> Result<WatchId>;
+
+    /// Queues no more changes of this directory.
+    fn unwatch(&self, watch: WatchId);
+
+    /// Whether nothing is queued.
+    fn is_empty(&self) -> bool;
+
+    /// Takes out all that is queued when it is called, and maybe more, and hands it on in order.
+    fn read(&self, each: &mut dyn FnMut(Change<'_>));
+}
+
+/// Who is told the names of a directory; false: that is enough.
+pub trait NameSink: Any + Send {
+    /// One name, as it stands on the disk.
+    fn name(&mut self, disk: &[u8]) -> bool;
 }
 
 /// A backend's own object for a node; opaque to the cache. It should keep the identity alive: while it lives, its
@@ -142,6 +233,15 @@ pub trait Backend: Send + Sync + 'static {
         fold: &'a Fold,
     ) -> Fut<'a, Vec<(DiskName, NodeInfo)>>;
 
+    /// Tells `sink` every name in `dir`, in no order, until it has enough: each that stands there during the whole call, and
+    /// some of those that come or go meanwhile. The sink comes back.
+    ///
+    /// Called without any lock, or with the claim of a name in `dir`. `NotSupported`: the cache makes no index.
+    fn names<'a>(&'a self, dir: &'a BackendNode, sink: Box<dyn NameSink>) -> Fut<'a, Box<dyn NameSink>> {
+        let _ = (dir, sink);
+        Box::pin(ready(Err(FsError::NotSupported)))
+    }
+
     /// Makes a file or a directory and opens it. Exclusive: `Exists` if anything has this spelling.
     ///
     /// Called with the name's claim and `dir`'s gate (shared): `dir` is not being removed by us.
@@ -204,6 +304,17 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The storage's sizes and names.
     fn volume(&self) -> Fut<'_, VolumeInfo>;
+
+    /// The queue of changes, for [`Coherence::Notify`]; asked for once, at mount.
+    fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        None
+    }
+
+    /// The directory's token, for [`Coherence::Revalidate`]; `None`: it has none that can be relied on.
+    fn token<'a>(&'a self, dir: &'a BackendNode) -> Fut<'a, Option<Token>> {
+        let _ = dir;
+        Box::pin(ready(Ok(None)))
+    }
 
     /// Ends when no call that was answered with `Indeterminate` can still have an effect. Until then the names that it
     /// touched stay claimed.

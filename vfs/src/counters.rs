@@ -16,6 +16,10 @@ pub struct Counters {
     pub backend_lookups: u64,
     /// Lookups of any spelling that the backend was asked for.
     pub backend_folded_lookups: u64,
+    /// Names that an index answered for: absent, or how they are spelled.
+    pub index_answers: u64,
+    /// Indexes that were begun because names were searched for.
+    pub index_fills: u64,
     /// Objects created.
     pub creates: u64,
     /// Names removed.
@@ -32,6 +36,8 @@ pub struct Counters {
     pub tasks: u64,
     /// Names evicted from the cache.
     pub evictions: u64,
+    /// Bytes that the indexes of directories' names take now.
+    pub index_bytes: u64,
     /// Names in the cache now.
     pub names: u64,
     /// Objects known now.
@@ -44,6 +50,8 @@ pub(crate) enum Count {
     Misses,
     BackendLookups,
     BackendFoldedLookups,
+    IndexAnswers,
+    IndexFills,
     Creates,
     Removes,
     Renames,
@@ -90,6 +98,8 @@ impl Counts {
             misses: of(Count::Misses),
             backend_lookups: of(Count::BackendLookups),
             backend_folded_lookups: of(Count::BackendFoldedLookups),
+            index_answers: of(Count::IndexAnswers),
+            index_fills: of(Count::IndexFills),
             creates: of(Count::Creates),
             removes: of(Count::Removes),
             renames: of(Count::Renames),
@@ -98,6 +108,7 @@ impl Counts {
             retries: of(Count::Retries),
             tasks: of(Count::Tasks),
             evictions: of(Count::Evictions),
+            index_bytes: 0,
             names: 0,
             nodes: 0,
         }

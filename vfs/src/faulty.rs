@@ -12,7 +12,9 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-use crate::backend::{Backend, BackendFile, BackendNode, Caps, CreateHow, DirEntry, NodeInfo, OpenHow};
+use crate::backend::{
+    Backend, BackendFile, BackendNode, Caps, CreateHow, DirEntry, NameSink, NodeInfo, OpenHow, Token, Watcher,
+};
 use crate::error::{FsError, Fut, Result};
 use crate::fold::Fold;
 use crate::metadata::{BackendKey, Metadata, SetMetadata, VolumeInfo};
@@ -311,6 +313,18 @@ impl Backend for Faulty {
         fold: &'a Fold,
     ) -> Fut<'a, Vec<(DiskName, NodeInfo)>> {
         perhaps!(self, Verb::Lookup, self.inner.lookup_folded(dir, name, fold))
+    }
+
+    fn names<'a>(&'a self, dir: &'a BackendNode, sink: Box<dyn NameSink>) -> Fut<'a, Box<dyn NameSink>> {
+        perhaps!(self, Verb::List, self.inner.names(dir, sink))
+    }
+
+    fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        self.inner.watcher()
+    }
+
+    fn token<'a>(&'a self, dir: &'a BackendNode) -> Fut<'a, Option<Token>> {
+        perhaps!(self, Verb::Lookup, self.inner.token(dir))
     }
 
     fn create<'a>(

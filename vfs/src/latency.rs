@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::backend::{Backend, BackendFile, BackendNode, Caps, CreateHow, DirEntry, NodeInfo, OpenHow};
+use crate::backend::{
+    Backend, BackendFile, BackendNode, Caps, CreateHow, DirEntry, NameSink, NodeInfo, OpenHow, Token, Watcher,
+};
 use crate::error::Fut;
 use crate::fold::Fold;
 use crate::metadata::{BackendKey, Metadata, SetMetadata, VolumeInfo};
@@ -61,6 +63,18 @@ impl Backend for Latency {
         fold: &'a Fold,
     ) -> Fut<'a, Vec<(DiskName, NodeInfo)>> {
         later!(self, self.inner.lookup_folded(dir, name, fold))
+    }
+
+    fn names<'a>(&'a self, dir: &'a BackendNode, sink: Box<dyn NameSink>) -> Fut<'a, Box<dyn NameSink>> {
+        later!(self, self.inner.names(dir, sink))
+    }
+
+    fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        self.inner.watcher()
+    }
+
+    fn token<'a>(&'a self, dir: &'a BackendNode) -> Fut<'a, Option<Token>> {
+        later!(self, self.inner.token(dir))
     }
 
     fn create<'a>(

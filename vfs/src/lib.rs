@@ -10,7 +10,8 @@
 //! 2. *Claims* on names, ascending by (directory, folded name).
 //! 3. The *topology* lock of a device: for moving a directory to another parent, and nothing else.
 //! 4. A node's *opens* ([`Node::opens`]), two nodes ascending by [`NodeId`]. Synchronous, never over an await.
-//! 5. Short mutexes, nanoseconds: a shard of a table, then slots by key, then a link's place.
+//! 5. Short mutexes, nanoseconds: a shard of a table, then slots by key, then a link's place, then a directory's index.
+//!    Who reads a mount's queue of changes has a mutex for that, and takes these under it, but no opens.
 //!
 //! 1 to 3 wait without a thread, in line. Every operation takes all its gates first and once, then its names, then
 //! looks whether the names still mean what it took them for, or else lets go of everything and begins anew. So each
@@ -25,7 +26,8 @@
 //! # Map
 //!
 //! [`backend`] is the storage below, with [`memory`] and the real file system as its kinds. `lookup` has the parts:
-//! `fifo` waiting in line, `gate`, `slot` (position and lock), `link` (identity), `slotmap`. `ops` tells the
+//! `fifo` waiting in line, `gate`, `slot` (position and lock), `link` (identity), `slotmap`, `index` (which names a
+//! directory has), `coherence` (what may be believed where others change the tree too). `ops` tells the
 //! operations, one story a file. [`node`] and [`opens`] are what the server sees of an object.
 
 pub mod backend;
@@ -51,7 +53,10 @@ pub mod xattr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-pub use backend::{Backend, BackendFile, BackendNode, Caps, CreateHow, DirEntry, NodeInfo, OpenHow};
+pub use backend::{
+    Backend, BackendFile, BackendNode, Caps, Change, Coherence, CreateHow, DirEntry, NameSink, NodeInfo,
+    OpenHow, Token, WatchId, Watcher,
+};
 pub use counters::Counters;
 pub use error::{FsError, Fut, Result};
 pub use fold::Fold;
@@ -80,7 +85,8 @@ pub enum Plan {
     /// By name: the design.
     #[default]
     Claims,
-    /// By directory, as kernels do it: every change takes its directories' gates exclusively. For comparison.
+    /// By directory, as kernels do it: every change takes its directories' gates exclusively, and looks its name up while
+    /// it has them. For comparison.
     DirectoryLock,
 }
 
@@ -122,7 +128,7 @@ pub struct Vfs<F> {
 /// A mounted tree.
 pub struct Root<F> {
     link: Arc<Link<F>>,
-    mount: Arc<Mount>,
+    mount: Arc<Mount<F>>,
     _hold: Arc<Hold<F>>,
 }
 
@@ -216,7 +222,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// What the cache has done so far.
     pub fn counters(&self) -> Counters {
-        Counters { names: self.slots.len() as u64, nodes: self.nodes.len() as u64, ..self.counts.sum() }
+        Counters {
+            index_bytes: self.nodes.indexes.bytes() as u64,
+            names: self.slots.len() as u64,
+            nodes: self.nodes.len() as u64,
+            ..self.counts.sum()
+        }
     }
 
     /// Waits until no change is under way any more, for a tidy end.
@@ -271,7 +282,10 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let Some(dir) = by_id.get(&slot.dir).filter(|node| !node.is_dead()) else {
                 continue;
             };
-            if !dir.mount.trust {
+            if let Some(watching) = &dir.mount.watching {
+                watching.catch_up(&self.slots);
+            }
+            if !slot.is_believed(dir.stamp()) {
                 // No more than a hint.
                 continue;
             }
@@ -291,6 +305,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     dir.mount.backend.lookup_folded(&dir.be, &name, &dir.mount.fold).await.expect("looks up");
                 assert!(found.is_empty(), "{slot:?} is believed to be absent");
             }
+        }
+        for dir in nodes.iter().filter(|node| node.directory().is_some() && !node.is_dead()) {
+            lookup::index::check(dir).await;
         }
     }
 

@@ -16,7 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 
-use crate::backend::{Backend, BackendFile, BackendNode, Caps, CreateHow, DirEntry, NodeInfo, OpenHow};
+use crate::backend::{
+    Backend, BackendFile, BackendNode, Caps, Change, Coherence, CreateHow, DirEntry, NameSink, NodeInfo,
+    OpenHow, WatchId, Watcher,
+};
 use crate::error::{FsError, Fut, Result};
 use crate::fold::{Fold, FoldedName};
 use crate::metadata::{BackendKey, DosAttributes, Kind, Metadata, SetMetadata, Timestamp, VolumeInfo};
@@ -40,8 +43,19 @@ pub struct MemoryOptions {
     pub fold: Fold,
     /// Whether the cache may believe that nobody else changes it. False only in tests, which then do.
     pub exclusive: bool,
+    /// Whether it tells of changes, where it is not exclusive: for tests too.
+    pub watches: Option<Watches>,
     /// Its label.
     pub label: String,
+}
+
+/// The bounds of a memory storage's queue of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watches {
+    /// How many directories may be watched.
+    pub directories: usize,
+    /// How many changes are kept until they are read; more are lost.
+    pub changes: usize,
 }
 
 impl Default for MemoryOptions {
@@ -50,6 +64,7 @@ impl Default for MemoryOptions {
             limit: 1024 * 1024 * 1024,
             fold: Fold::Insensitive,
             exclusive: true,
+            watches: None,
             label: "memory".to_owned(),
         }
     }
@@ -67,9 +82,100 @@ struct Volume {
     device: u64,
     next_inode: AtomicU64,
     used: AtomicU64,
+    queue: Option<Arc<Told>>,
+}
+
+/// The queue of changes, for the one who watches.
+struct Told {
+    bounds: Watches,
+    inner: Mutex<ToldInner>,
+}
+
+#[derive(Default)]
+struct ToldInner {
+    /// The watched directories by their inode numbers.
+    watched: HashMap<u64, WatchId, ahash::RandomState>,
+    last: WatchId,
+    queue: Vec<ToldChange>,
+}
+
+enum ToldChange {
+    Created(WatchId, DiskName),
+    Removed(WatchId, DiskName),
+    MovedTo(WatchId, DiskName),
+    Moved(WatchId),
+    Ended(WatchId),
+    Lost,
+}
+
+impl Told {
+    /// Queues a change in the directory `inode`, or of it, if that is watched. Called with the directory locked, so that
+    /// its changes are queued in their order.
+    fn tell(&self, inode: u64, change: impl FnOnce(WatchId) -> ToldChange) {
+        let mut inner = self.inner.lock();
+        let Some(watch) = inner.watched.get(&inode).copied() else { return };
+        if inner.queue.len() < self.bounds.changes {
+            let change = change(watch);
+            inner.queue.push(change);
+        } else if !matches!(inner.queue.last(), Some(ToldChange::Lost)) {
+            inner.queue.push(ToldChange::Lost);
+        }
+    }
+
+    /// The directory is gone.
+    fn end(&self, inode: u64) {
+        self.tell(inode, ToldChange::Ended);
+        self.inner.lock().watched.remove(&inode);
+    }
+}
+
+impl Watcher for Told {
+    fn watch(&self, dir: &BackendNode) -> Result<WatchId> {
+        let dir = dir.downcast_ref::<Inode>().ok_or(FsError::NotSupported)?;
+        let _standing = dir.names()?;
+        let mut inner = self.inner.lock();
+        if let Some(known) = inner.watched.get(&dir.number) {
+            return Ok(*known);
+        }
+        if inner.watched.len() >= self.bounds.directories {
+            return Err(FsError::NoSpace);
+        }
+        inner.last += 1;
+        let watch = inner.last;
+        inner.watched.insert(dir.number, watch);
+        Ok(watch)
+    }
+
+    fn unwatch(&self, watch: WatchId) {
+        self.inner.lock().watched.retain(|_, known| *known != watch);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.inner.lock().queue.is_empty()
+    }
+
+    fn read(&self, each: &mut dyn FnMut(Change<'_>)) {
+        let changes = std::mem::take(&mut self.inner.lock().queue);
+        for change in &changes {
+            each(match change {
+                ToldChange::Created(watch, name) => Change::Created(*watch, name.as_bytes()),
+                ToldChange::Removed(watch, name) => Change::Removed(*watch, name.as_bytes()),
+                ToldChange::MovedTo(watch, name) => Change::MovedTo(*watch, name.as_bytes()),
+                ToldChange::Moved(watch) => Change::Moved(*watch),
+                ToldChange::Ended(watch) => Change::Ended(*watch),
+                ToldChange::Lost => Change::Lost,
+            });
+        }
+    }
 }
 
 impl Volume {
+    fn tell(&self, inode: u64, change: impl FnOnce(WatchId) -> ToldChange) {
+        if let Some(queue) = &self.queue {
+            queue.tell(inode, change);
+        }
+    }
+
     fn charge(&self, bytes: u64) -> Result<()> {
         let charged = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|used| *used <= self.options.limit)
@@ -433,6 +539,7 @@ impl Memory {
             next_inode: AtomicU64::new(2),
             // The root is not charged: a storage of no bytes is one that is full.
             used: AtomicU64::new(0),
+            queue: options.watches.map(|bounds| Arc::new(Told { bounds, inner: Mutex::default() })),
             options,
         });
         let now = Timestamp::now();
@@ -508,6 +615,7 @@ impl Memory {
         }
         let inode = Inode::new(&self.volume, how)?;
         names.insert(key, name.clone(), Arc::clone(&inode));
+        self.volume.tell(dir.number, |watch| ToldChange::Created(watch, name.clone()));
         drop(names);
         if how.kind == Kind::Directory {
             dir.relink(1);
@@ -532,6 +640,10 @@ impl Memory {
             _ => {}
         }
         let entry = names.remove(&key);
+        self.volume.tell(dir.number, |watch| ToldChange::Removed(watch, name.clone()));
+        if let (Some(queue), Some(entry)) = (&self.volume.queue, &entry) {
+            queue.end(entry.inode.number);
+        }
         drop(names);
         if is_directory {
             dir.relink(-1);
@@ -562,6 +674,7 @@ impl Memory {
             if let Some(entry) = from_names.by_name.get_mut(&from_key) {
                 entry.name = to.clone();
             }
+            self.tell_moved((from_dir, from), (to_dir, to), &source);
             drop((from_names, other_names));
             source.relink(0);
             from_dir.modified();
@@ -599,6 +712,10 @@ impl Memory {
                 from_names.remove(&from_key)
             }
         };
+        self.tell_moved((from_dir, from), (to_dir, to), &source);
+        if let (Some(queue), Some((target, _))) = (&self.volume.queue, &target) {
+            queue.end(target.number);
+        }
         drop((from_names, other_names));
         drop(taken);
         if is_directory && !is_one {
@@ -619,6 +736,12 @@ impl Memory {
         }
         source.relink(0);
         Ok(())
+    }
+
+    fn tell_moved(&self, from: (&Inode, &DiskName), to: (&Inode, &DiskName), what: &Inode) {
+        self.volume.tell(from.0.number, |watch| ToldChange::Removed(watch, from.1.clone()));
+        self.volume.tell(to.0.number, |watch| ToldChange::MovedTo(watch, to.1.clone()));
+        self.volume.tell(what.number, ToldChange::Moved);
     }
 
     fn link_now(
@@ -657,6 +780,7 @@ impl Memory {
         }
         let replaced = match names.by_name.get_mut(&key) {
             Some(entry) => {
+                self.volume.tell(to_dir.number, |watch| ToldChange::Removed(watch, entry.name.clone()));
                 entry.name = to.clone();
                 Some(std::mem::replace(&mut entry.inode, Arc::clone(inode)))
             }
@@ -665,6 +789,7 @@ impl Memory {
                 None
             }
         };
+        self.volume.tell(to_dir.number, |watch| ToldChange::Created(watch, to.clone()));
         drop(names);
         if let Some(replaced) = replaced {
             replaced.relink(-1);
@@ -709,7 +834,12 @@ fn remove_directory(inode: &Inode) -> Result<()> {
 impl Backend for Memory {
     fn caps(&self) -> Caps {
         let options = &self.volume.options;
-        Caps { exclusive: options.exclusive, folds: options.fold == Fold::Insensitive, no_replace: true }
+        let coherence = match (options.exclusive, options.watches) {
+            (true, _) => Coherence::Exclusive,
+            (false, Some(_)) => Coherence::Notify,
+            (false, None) => Coherence::None,
+        };
+        Caps { coherence, folds: options.fold == Fold::Insensitive, no_replace: true }
     }
 
     fn root(&self) -> Fut<'_, NodeInfo> {
@@ -727,6 +857,21 @@ impl Backend for Memory {
         fold: &'a Fold,
     ) -> Fut<'a, Vec<(DiskName, NodeInfo)>> {
         Box::pin(ready(self.lookup_folded_now(dir, name, fold)))
+    }
+
+    fn names<'a>(&'a self, dir: &'a BackendNode, sink: Box<dyn NameSink>) -> Fut<'a, Box<dyn NameSink>> {
+        Box::pin(async move {
+            let dir = self.inode(dir)?;
+            let names = dir.names()?;
+            let names: Vec<DiskName> = names.by_name.values().map(|entry| entry.name.clone()).collect();
+            let mut sink = sink;
+            let _enough = names.iter().all(|name| sink.name(name.as_bytes()));
+            Ok(sink)
+        })
+    }
+
+    fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        self.volume.queue.clone().map(|queue| queue as Arc<dyn Watcher>)
     }
 
     fn create<'a>(

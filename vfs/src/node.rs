@@ -6,9 +6,11 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use crate::backend::{Backend, BackendNode};
+use crate::backend::{Backend, BackendNode, Coherence};
 use crate::fold::Fold;
+use crate::lookup::coherence::{Watched, Watching};
 use crate::lookup::gate::Gate;
+use crate::lookup::index::{DirIndex, Indexes};
 use crate::lookup::link::{Link, Place};
 use crate::lookup::slot::Slot;
 use crate::metadata::{BackendKey, Kind};
@@ -21,7 +23,7 @@ use crate::sync::{Mutex, mutex};
 pub struct NodeId(pub u64);
 
 /// A mounted backend and how its names are compared.
-pub(crate) struct Mount {
+pub(crate) struct Mount<F> {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) fold: Fold,
     /// What was once looked up is believed for ever.
@@ -30,13 +32,28 @@ pub(crate) struct Mount {
     pub(crate) exact: bool,
     /// `lookup_folded` is no scan.
     pub(crate) folds: bool,
+    /// What others change is told.
+    pub(crate) watching: Option<Watching<F>>,
 }
 
-impl Mount {
-    pub(crate) fn new(backend: Arc<dyn Backend>, fold: Fold) -> Mount {
+impl<F> Mount<F> {
+    pub(crate) fn new(backend: Arc<dyn Backend>, fold: Fold) -> Mount<F> {
         let caps = backend.caps();
         let folds = caps.folds && fold == Fold::Insensitive;
-        Mount { backend, fold, trust: caps.exclusive, exact: folds || fold == Fold::Sensitive, folds }
+        let watcher = if caps.coherence == Coherence::Notify { backend.watcher() } else { None };
+        Mount {
+            backend,
+            fold,
+            trust: caps.exclusive(),
+            exact: folds || fold == Fold::Sensitive,
+            folds,
+            watching: watcher.map(Watching::new),
+        }
+    }
+
+    /// Whether changes are told, our own among them.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.watching.is_some()
     }
 }
 
@@ -53,12 +70,14 @@ pub(crate) struct Directory<F> {
     pub(crate) delete_pending: AtomicBool,
     /// The names in it that are being changed.
     changing: Mutex<Vec<Arc<Slot<F>>>>,
+    pub(crate) index: DirIndex,
+    pub(crate) watched: Watched,
 }
 
 /// An object of the tree: a file, a directory, or something that is never opened.
 pub struct Node<F> {
     id: NodeId,
-    pub(crate) mount: Arc<Mount>,
+    pub(crate) mount: Arc<Mount<F>>,
     pub(crate) be: BackendNode,
     key: BackendKey,
     kind: Kind,
@@ -87,6 +106,10 @@ impl<F> Node<F> {
     /// of two nodes in the order of their numbers.
     pub fn opens(&self) -> Opens<'_, F> {
         Opens::new(self, self.state.lock())
+    }
+
+    pub(crate) fn table(&self) -> &NodeTable<F> {
+        &self.table
     }
 
     pub(crate) fn directory(&self) -> Option<&Directory<F>> {
@@ -156,6 +179,13 @@ impl<F> Node<F> {
 impl<F> Drop for Node<F> {
     fn drop(&mut self) {
         self.table.forget(self);
+        if let Some(mut directory) = self.directory.take() {
+            self.table.indexes.end(self.id, &mut directory.index);
+            if let Some(watching) = &self.mount.watching {
+                watching.end(self, &mut directory);
+            }
+            self.directory = Some(directory);
+        }
         // A chain of directories that only their children kept alive ends here, one after the other and not nested: a
         // client may have made it as deep as it likes.
         let mut above = self.directory.as_mut().and_then(|directory| directory.place.get_mut().take());
@@ -206,16 +236,17 @@ impl<F> Drop for Changing<F> {
 pub(crate) struct NodeTable<F> {
     map: DashMap<(BackendKey, bool), Weak<Node<F>>, ahash::RandomState>,
     next: std::sync::atomic::AtomicU64,
+    pub(crate) indexes: Indexes<F>,
 }
 
-fn table_key(key: BackendKey, kind: Kind, mount: &Mount) -> (BackendKey, bool) {
+fn table_key<F>(key: BackendKey, kind: Kind, mount: &Mount<F>) -> (BackendKey, bool) {
     (key, kind == Kind::Directory && mount.fold == Fold::Sensitive)
 }
 
 impl<F> NodeTable<F> {
     pub(crate) fn new() -> Arc<NodeTable<F>> {
         let map = DashMap::with_hasher(ahash::RandomState::new());
-        Arc::new(NodeTable { map, next: std::sync::atomic::AtomicU64::new(1) })
+        Arc::new(NodeTable { map, next: std::sync::atomic::AtomicU64::new(1), indexes: Indexes::new() })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -237,7 +268,7 @@ impl<F> NodeTable<F> {
 impl<F: Default> NodeTable<F> {
     fn make(
         self: &Arc<Self>,
-        mount: &Arc<Mount>,
+        mount: &Arc<Mount<F>>,
         key: BackendKey,
         kind: Kind,
         be: BackendNode,
@@ -251,6 +282,8 @@ impl<F: Default> NodeTable<F> {
                 moving: AtomicBool::new(false),
                 delete_pending: AtomicBool::new(false),
                 changing: mutex(Level::Changing, Vec::new()),
+                index: DirIndex::new(),
+                watched: Watched::default(),
             })
         });
         let (mount, table) = (Arc::clone(mount), Arc::clone(self));
@@ -269,7 +302,7 @@ impl<F: Default> NodeTable<F> {
     /// The node of this identity. A removed directory's is no longer its.
     pub(crate) fn find_or_make(
         self: &Arc<Self>,
-        mount: &Arc<Mount>,
+        mount: &Arc<Mount<F>>,
         key: BackendKey,
         kind: Kind,
         be: BackendNode,
@@ -302,7 +335,7 @@ impl<F: Default> NodeTable<F> {
     /// A node for an object that was made just now. Whatever had its identity is no more.
     pub(crate) fn make_new(
         self: &Arc<Self>,
-        mount: &Arc<Mount>,
+        mount: &Arc<Mount<F>>,
         key: BackendKey,
         kind: Kind,
         be: BackendNode,

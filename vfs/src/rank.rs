@@ -24,6 +24,8 @@ pub(crate) enum Rank {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(not(any(debug_assertions, shuttle)), allow(dead_code))]
 pub(crate) enum Level {
+    /// The reading of a mount's queue of changes.
+    Reading,
     /// A node's opens.
     Opens(NodeId),
     /// The instant at which a directory gets another place.
@@ -38,6 +40,10 @@ pub(crate) enum Level {
     Changing,
     /// A link's or a directory's place.
     Place,
+    /// A directory's index of names.
+    Index,
+    /// The watched directories of a mount.
+    Watches,
     /// A line that is no slot's: a gate's, or that of who waits for the end.
     Line,
     /// Where a waiter's grant is put.
@@ -336,7 +342,7 @@ mod tests {
     async fn a_reader_waits_with_no_claim_above() {
         operation(async {
             let _b = slot(1, "b").claim().await;
-            let _ = slot(1, "a").value_or_claim(true).await;
+            let _ = slot(1, "a").value_or_claim(None).await;
         })
         .await;
     }

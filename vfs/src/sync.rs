@@ -9,7 +9,11 @@ use crate::rank::Level;
 
 #[cfg(not(any(debug_assertions, shuttle)))]
 pub use parking_lot::{Mutex, MutexGuard};
+#[cfg(not(shuttle))]
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 #[cfg(any(debug_assertions, shuttle))]
 pub use watched::{Mutex, MutexGuard};
 
@@ -164,6 +168,22 @@ pub enum Defect {
     UncountedMoves,
     /// A move does not look whether its target stands below it.
     NoLoopCheck,
+    /// An empty queue of changes is taken for one that was applied, though somebody may still be at that.
+    DrainedIsEmpty,
+    /// A foreign change of a claimed name is not remembered until its value is published.
+    IgnoresRecheck,
+    /// A value gets the stamp that its directory has after the storage was asked.
+    StampAfterCall,
+    /// A directory is watched only after the storage was asked of it.
+    WatchesLate,
+    /// What our own changes are told as is not expected to come once, but any number of times.
+    ExpectsForEver,
+    /// Changes that end while an index is filled are not kept for it.
+    FillWithoutJournal,
+    /// An index is accepted as if nothing had been under way when it was begun.
+    FillIgnoresInFlight,
+    /// An index is still used when changes were lost.
+    KeepsLostIndex,
 }
 
 /// Whether the models have chosen this defect.

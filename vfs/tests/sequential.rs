@@ -129,29 +129,36 @@ struct Bed {
 
 impl Bed {
     async fn new(storage: Arc<dyn Backend>, fold: Fold, names_max: usize) -> Bed {
-        let Caps { exclusive, folds, .. } = storage.caps();
+        let caps = storage.caps();
+        let (exclusive, folds) = (caps.exclusive(), caps.folds);
         let vfs = Vfs::new(Options { names_max, ..Options::default() });
         let root = vfs.mount(Arc::clone(&storage), fold).await.expect("mounts");
         let top = Arc::clone(root.link().node());
         let mut directories = Vec::new();
         let mut planted = Vec::new();
         let root_node = storage.root().await.expect("tells").node;
+        let mut model = Model { fold, folds, directories: vec![Directory::new(); DIRECTORIES] };
         for i in 0..DIRECTORIES {
             let spelled = name(&format!("dir{i}"));
+            if i == 0 && exclusive && !folds {
+                // Nobody can put two spellings side by side later.
+                let made = storage.create(&root_node, &spelled.to_disk(), &CreateHow::directory()).await;
+                let dir = made.expect("creates").0.node;
+                for text in NAMES {
+                    let disk = name(text).to_disk();
+                    let made = storage.create(&dir, &disk, &CreateHow::file()).await.expect("creates");
+                    model.directories[0].insert(text.to_owned(), (made.0.metadata.key.inode, false));
+                }
+                let found = vfs.lookup_one(&top, &spelled).await.expect("looks up").expect("is there");
+                directories.push(Arc::clone(found.node()));
+                planted.push(dir);
+                continue;
+            }
             let made = vfs.create(&top, &spelled, CreateHow::directory(), |_, _| ()).await.expect("creates");
             let Creation::Created { link, .. } = made else { panic!("exists") };
             directories.push(Arc::clone(link.node()));
             let found = storage.lookup(&root_node, &spelled.to_disk()).await.expect("looks up");
             planted.push(found.expect("is there").node);
-        }
-        let mut model = Model { fold, folds, directories: vec![Directory::new(); DIRECTORIES] };
-        if exclusive && !folds {
-            // Nobody can put two spellings side by side later.
-            for text in NAMES {
-                let disk = name(text).to_disk();
-                let made = storage.create(&planted[0], &disk, &CreateHow::file()).await.expect("creates");
-                model.directories[0].insert(text.to_owned(), (made.0.metadata.key.inode, false));
-            }
         }
         Bed { vfs, directories, storage, planted, model, exclusive }
     }

@@ -74,7 +74,7 @@ impl Bed {
     }
 
     fn exclusive(&self) -> bool {
-        self.root.backend().caps().exclusive
+        self.root.backend().caps().exclusive()
     }
 
     async fn find(&self, dir: &Arc<Node>, text: &str) -> Option<Arc<Link>> {

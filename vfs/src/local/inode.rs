@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -16,9 +16,8 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
-use super::index::Indexes;
 use super::sys::{self, Call, Target};
-use crate::backend::{BackendNode, NodeInfo};
+use crate::backend::{BackendNode, NodeInfo, Token};
 use crate::error::{FsError, Result};
 use crate::metadata::{BackendKey, DosAttributes, Kind, Metadata, Timestamp};
 use crate::name::DiskName;
@@ -134,22 +133,37 @@ pub(super) struct Volume {
     /// Reads may be tried without waiting; cleared once the file system says that it cannot tell.
     pub(super) no_wait: AtomicBool,
     dos: DosMemory,
-    /// What is known of the names in directories that were searched.
-    pub(super) indexes: Indexes,
+    /// The root's device, if its file system is one of those that can be watched.
+    watched: Option<u64>,
     /// The directories that somebody holds.
     directories: DashMap<BackendKey, Weak<Directory>>,
 }
 
 impl Volume {
-    pub(super) fn new(one_mount: bool, fine_times: bool, watched: bool) -> Volume {
+    pub(super) fn new(one_mount: bool, fine_times: bool, watched: Option<u64>) -> Volume {
         Volume {
             one_mount,
             fine_times,
             no_wait: AtomicBool::new(true),
             dos: DosMemory::default(),
-            indexes: Indexes::new(watched),
+            watched,
             directories: DashMap::new(),
         }
+    }
+
+    /// Whether no name in this directory changes but by a call of this kernel. Another file system than the root's, mounted below it,
+    /// is asked what it is.
+    pub(super) fn tells_changes(&self, dir: &Directory, fd: BorrowedFd<'_>) -> Result<bool> {
+        Ok(self.watched == Some(dir.key.device) || super::is_watched(&sys::statfs(fd)?))
+    }
+
+    /// The directory's token: what changes with each change of a name in it.
+    pub(super) fn token(&self, dir: &Arc<Directory>) -> Result<Token> {
+        let fd = dir.descriptor()?;
+        let stat = sys::statx(sys::borrow(&fd))?;
+        let (modified, changed) = (timestamp(&stat.stx_mtime), timestamp(&stat.stx_ctime));
+        let settled = self.fine_times || is_settled(changed, Timestamp::now());
+        Ok(Token { modified, changed, settled })
     }
 
     /// Opens `name` in `dir`; if no descriptor is left, once more after some idle directories have given theirs back.
@@ -216,7 +230,6 @@ impl Volume {
                 place: Mutex::new(place),
                 fd: Mutex::new(Some(fd)),
                 used: AtomicBool::new(true),
-                searches: AtomicU32::new(0),
             });
             *entry = Arc::downgrade(&directory);
             directory
@@ -299,8 +312,6 @@ pub(super) struct Directory {
     fd: Mutex<Option<Arc<OwnedFd>>>,
     /// Used since the budget last looked.
     used: AtomicBool,
-    /// How often it was searched for a name without an index.
-    searches: AtomicU32,
 }
 
 impl Directory {
@@ -317,11 +328,6 @@ impl Directory {
             self.used.store(true, Relaxed);
         }
         self.fd.lock().clone()
-    }
-
-    /// Asked when the directory is about to be searched: the second time, and if that came to nothing now and then again.
-    pub(super) fn is_worth_an_index(&self) -> bool {
-        self.searches.fetch_add(1, Relaxed) % 256 == 1
     }
 
     #[cfg(test)]

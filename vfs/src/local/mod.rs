@@ -10,14 +10,15 @@
 //! - DOS attributes are stored as Samba stores them: see [`crate::xattr`].
 
 mod file;
-mod index;
 mod inode;
 mod read_dir;
 mod run;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod watch;
 
+use std::any::Any;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -26,25 +27,29 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, StatFs};
 use rustix::io::Errno;
 
 use self::file::{Access, LocalFile, Open};
 use self::inode::{Directory, Place, Volume, key_of, kind_in_key, leaf};
-use self::read_dir::Search;
+use self::read_dir::{Scan, Spellings};
 use self::run::{Runner, Verb, blocking};
-use crate::backend::{Backend, BackendFile, BackendNode, Caps, CreateHow, NodeInfo, OpenHow};
+use self::watch::Queue;
+use crate::backend::{
+    Backend, BackendFile, BackendNode, Caps, Coherence, CreateHow, NameSink, NodeInfo, OpenHow, Token,
+    Watcher,
+};
 use crate::error::{FsError, Fut, Result};
-use crate::fold::{Fold, FoldedName};
+use crate::fold::Fold;
 use crate::metadata::{BackendKey, Kind, VolumeInfo};
 use crate::name::{DiskName, Name};
 
 /// How a directory of the real file system is served.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Nobody but this process changes the tree: what was once looked up is believed for ever. If that is not so, clients see what is
-    /// no longer there, and worse.
-    pub exclusive: bool,
+    /// How the cache learns of what others do; `None`: by a queue of changes where the root's file system can be watched,
+    /// and not at all elsewhere. Where it is said to be `Exclusive` and is not, clients see what is no longer there, and worse.
+    pub coherence: Option<Coherence>,
     /// File systems mounted below the root are not entered: what lies in them fails with `CrossDevice`.
     pub one_mount: bool,
 }
@@ -54,13 +59,14 @@ pub struct Local {
     volume: Arc<Volume>,
     runner: Arc<Runner>,
     root: Arc<Directory>,
-    options: Options,
+    coherence: Coherence,
 }
 
 /// File systems whose change times (from Linux 6.13 on) tell apart any two changes that somebody looked between.
 const FINE_TIMES: [i64; 4] = [EXT4, XFS, BTRFS, TMPFS];
 
-/// File systems no name of which changes but by a call of this kernel, which can thus be watched.
+/// File systems no name of which changes but by a call of this kernel, which can thus be watched. Not overlays: what changes beneath
+/// one is not told.
 const WATCHED: [i64; 7] = [EXT4, XFS, BTRFS, TMPFS, F2FS, BCACHEFS, ZFS];
 
 const EXT4: i64 = 0xEF53;
@@ -79,11 +85,15 @@ impl Local {
     pub fn open(root: &Path, options: Options) -> io::Result<Local> {
         let fd = Arc::new(sys::open_root(root)?);
         let stat = sys::statx(sys::borrow(&fd))?;
-        let file_system = sys::statfs(sys::borrow(&fd))?.f_type as i64 & 0xFFFF_FFFF;
-        let fine_times = FINE_TIMES.contains(&file_system) && sys::kernel_version() >= (6, 13);
-        let volume = Arc::new(Volume::new(options.one_mount, fine_times, WATCHED.contains(&file_system)));
-        let root = volume.hold(key_of(&stat), None, fd);
-        Ok(Local { volume, runner: Arc::default(), root, options })
+        let info = sys::statfs(sys::borrow(&fd))?;
+        let fine_times = FINE_TIMES.contains(&file_system(&info)) && sys::kernel_version() >= (6, 13);
+        let watched = is_watched(&info);
+        let coherence =
+            options.coherence.unwrap_or(if watched { Coherence::Notify } else { Coherence::None });
+        let key = key_of(&stat);
+        let volume = Arc::new(Volume::new(options.one_mount, fine_times, watched.then_some(key.device)));
+        let root = volume.hold(key, None, fd);
+        Ok(Local { volume, runner: Arc::default(), root, coherence })
     }
 
     fn run<T: Send + 'static>(
@@ -95,28 +105,28 @@ impl Local {
         Box::pin(self.runner.run(verb, Duration::ZERO, move || job(&volume)))
     }
 
-    /// Reads a directory for the spellings of a name: the first thousand names where such a call belongs, the rest in the pool, as long as the
-    /// directory may be.
-    async fn search(&self, dir: &Arc<Directory>, wanted: FoldedName) -> Result<Vec<DiskName>> {
+    /// Reads all names of a directory: the first thousand where such a call belongs, the rest in the pool, as long as the directory may
+    /// be.
+    async fn scan(&self, dir: &Arc<Directory>, sink: Box<dyn NameSink>) -> Result<Box<dyn NameSink>> {
         let dir = dir.clone();
         let begun = self.runner.run(Verb::Search, Duration::from_micros(500), {
             let volume = self.volume.clone();
             move || {
-                let mut search = Search::begin(&volume, &dir, wanted)?;
+                let mut scan = Scan::begin(&volume, &dir, sink)?;
                 // The last read only says that there is no more.
-                let more = search.step()? && search.step()?;
-                Ok((search, more))
+                let more = scan.step()? && scan.step()?;
+                Ok((scan, more))
             }
         });
-        let (mut search, more) = begun.await?;
+        let (mut scan, more) = begun.await?;
         if more {
-            search = blocking(move || {
-                while search.step()? {}
-                Ok(search)
+            scan = blocking(move || {
+                while scan.step()? {}
+                Ok(scan)
             })
             .await?;
         }
-        Ok(search.finish())
+        Ok(scan.finish())
     }
 
     /// Makes an open object out of a job that opens one.
@@ -293,7 +303,7 @@ fn volume_info(root: &Arc<Directory>) -> Result<VolumeInfo> {
         0 => info.f_bsize as u64,
         unit => unit,
     };
-    let fs_type = file_system_name(info.f_type as i64);
+    let fs_type = file_system_name(file_system(&info));
     Ok(VolumeInfo {
         total_bytes: info.f_blocks.saturating_mul(unit),
         free_bytes: info.f_bfree.saturating_mul(unit),
@@ -316,8 +326,18 @@ fn serial(root: &BackendKey) -> u32 {
     (hash ^ hash >> 32) as u32
 }
 
+/// Whether directories of this file system can be watched.
+fn is_watched(info: &StatFs) -> bool {
+    WATCHED.contains(&file_system(info))
+}
+
+/// The file system's magic number.
+fn file_system(info: &StatFs) -> i64 {
+    (info.f_type as u64 & 0xFFFF_FFFF) as i64
+}
+
 fn file_system_name(magic: i64) -> &'static str {
-    match magic & 0xFFFF_FFFF {
+    match magic {
         EXT4 => "ext4",
         XFS => "xfs",
         BTRFS => "btrfs",
@@ -343,7 +363,7 @@ fn file_system_name(magic: i64) -> &'static str {
 
 impl Backend for Local {
     fn caps(&self) -> Caps {
-        Caps { exclusive: self.options.exclusive, folds: false, no_replace: true }
+        Caps { coherence: self.coherence, folds: false, no_replace: true }
     }
 
     fn root(&self) -> Fut<'_, NodeInfo> {
@@ -374,16 +394,26 @@ impl Backend for Local {
                 return Ok(found.map(|info| (disk, info)).into_iter().collect());
             }
             let dir = directory(dir)?;
-            let wanted = fold.fold(name);
-            let spellings = match self.volume.indexes.answer(&dir.key, &wanted) {
-                Some(spellings) => spellings,
-                None => self.search(&dir, wanted).await?,
-            };
+            let sink: Box<dyn Any> = self.scan(&dir, Spellings::of(*fold, name)).await?;
+            let spellings = sink.downcast::<Spellings>().map(|sink| sink.found).unwrap_or_default();
             if spellings.is_empty() {
                 return Ok(Vec::new());
             }
             self.run(Verb::Lookup, move |volume| read_dir::look_up(volume, &dir, spellings)).await
         })
+    }
+
+    fn names<'a>(&'a self, dir: &'a BackendNode, sink: Box<dyn NameSink>) -> Fut<'a, Box<dyn NameSink>> {
+        Box::pin(async move { self.scan(&directory(dir)?, sink).await })
+    }
+
+    fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        Some(Arc::new(Queue::new(&self.volume)))
+    }
+
+    fn token<'a>(&'a self, dir: &'a BackendNode) -> Fut<'a, Option<Token>> {
+        let dir = dir.clone();
+        self.run(Verb::Metadata, move |volume| volume.token(&directory(&dir)?).map(Some))
     }
 
     fn create<'a>(

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
-use super::index::{NameIndex, Ticket, is_spelling};
 use super::inode::{Directory, Volume, kind_of_type};
 use super::sys::{self, Target};
-use crate::backend::{DirEntry, NodeInfo};
+use crate::backend::{DirEntry, NameSink, NodeInfo};
 use crate::error::{FsError, Result};
-use crate::fold::FoldedName;
+use crate::fold::{Fold, FoldedName};
+use crate::lookup::index::is_spelling;
 use crate::metadata::Kind;
-use crate::name::DiskName;
+use crate::name::{DiskName, Name};
 
 /// The most names of one slice.
 const SLICE: usize = 1024;
@@ -103,64 +103,54 @@ impl Listing {
     }
 }
 
-/// A search of a whole directory for the spellings of one name. The second one of a directory makes its index by the way.
-pub(super) struct Search {
-    volume: Arc<Volume>,
+/// A reading of all names of a directory.
+pub(super) struct Scan {
     fd: OwnedFd,
-    wanted: FoldedName,
-    spellings: Vec<DiskName>,
-    index: Option<(Ticket, NameIndex)>,
+    sink: Box<dyn NameSink>,
 }
 
-impl Search {
-    pub(super) fn begin(volume: &Arc<Volume>, dir: &Arc<Directory>, wanted: FoldedName) -> Result<Search> {
+impl Scan {
+    pub(super) fn begin(volume: &Volume, dir: &Arc<Directory>, sink: Box<dyn NameSink>) -> Result<Scan> {
         let path = dir.descriptor()?;
         let fd = volume.open_at(sys::borrow(&path), b".", OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
-        let index = if dir.is_worth_an_index() {
-            volume.indexes.begin(dir.key, sys::borrow(&fd)).map(|ticket| (ticket, NameIndex::new()))
-        } else {
-            None
-        };
-        Ok(Search { volume: volume.clone(), fd, wanted, spellings: Vec::new(), index })
+        Ok(Scan { fd, sink })
     }
 
-    /// Reads on by a buffer's worth. False: that was the end.
+    /// Reads on by a buffer's worth. False: that was the end, or enough.
     pub(super) fn step(&mut self) -> Result<bool> {
         let mut space = [MaybeUninit::uninit(); SCAN_SPACE];
-        let mut fits = true;
+        let mut goes_on = true;
+        let sink = &mut self.sink;
         let more = sys::read_names(sys::borrow(&self.fd), &mut space, |disk, _, _| {
-            if is_spelling(disk, &self.wanted) {
-                self.spellings.push(DiskName::new(disk));
-            }
-            if let Some((_, names)) = &mut self.index {
-                fits &= names.insert(disk);
-            }
+            goes_on = goes_on && sink.name(disk);
         })?;
-        if !fits {
-            self.give_up();
-        }
-        Ok(more)
+        Ok(more && goes_on)
     }
 
-    /// What was found.
-    pub(super) fn finish(mut self) -> Vec<DiskName> {
-        let found = std::mem::take(&mut self.spellings);
-        match self.index.take() {
-            Some((ticket, names)) => self.volume.indexes.finish(ticket, names, &self.wanted).unwrap_or(found),
-            None => found,
-        }
-    }
-
-    fn give_up(&mut self) {
-        if let Some((ticket, _)) = self.index.take() {
-            self.volume.indexes.give_up(&ticket);
-        }
+    pub(super) fn finish(self) -> Box<dyn NameSink> {
+        self.sink
     }
 }
 
-impl Drop for Search {
-    fn drop(&mut self) {
-        self.give_up();
+/// Keeps the spellings of one name.
+pub(super) struct Spellings {
+    fold: Fold,
+    wanted: FoldedName,
+    pub(super) found: Vec<DiskName>,
+}
+
+impl Spellings {
+    pub(super) fn of(fold: Fold, name: &Name) -> Box<Spellings> {
+        Box::new(Spellings { fold, wanted: fold.fold(name), found: Vec::new() })
+    }
+}
+
+impl NameSink for Spellings {
+    fn name(&mut self, disk: &[u8]) -> bool {
+        if is_spelling(self.fold, disk, &self.wanted) {
+            self.found.push(DiskName::new(disk));
+        }
+        true
     }
 }
 

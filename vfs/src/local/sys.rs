@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, Rlimit};
 
+use crate::backend::Change;
 use crate::error::FsError;
 
 /// The result of a system call.
@@ -322,16 +323,13 @@ pub(super) fn watcher() -> Call<OwnedFd> {
     inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
 }
 
-/// Has each change of a name in `dir` queued from now on; the answer is the watch's number. Each change is in the queue when the call
-/// that made it returns.
+/// Has each change of a name in `dir`, and of where itself is, queued from now on; the answer is the watch's number. Each change is in
+/// the queue when the call that made it returns.
 pub(super) fn watch(watcher: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Call<i32> {
     count("inotify_add_watch");
-    let changes = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
-    inotify::add_watch(
-        watcher,
-        proc_path(dir).as_str(),
-        changes | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR,
-    )
+    let names = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
+    let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+    inotify::add_watch(watcher, proc_path(dir).as_str(), names | itself | WatchFlags::ONLYDIR)
 }
 
 /// Ends a watch.
@@ -340,43 +338,55 @@ pub(super) fn unwatch(watcher: BorrowedFd<'_>, watch: i32) -> Call<()> {
     inotify::remove_watch(watcher, watch)
 }
 
-/// What a queue of changes tells.
-pub(super) enum Change<'a> {
-    /// In the directory of this watch there is this name now, or no longer.
-    Name { watch: i32, name: &'a [u8], present: bool },
-    /// The watch has ended: its directory is gone.
-    Ended { watch: i32 },
-    /// Changes were lost.
-    Lost,
+/// How many bytes of changes are queued.
+pub(super) fn queued(watcher: BorrowedFd<'_>) -> Call<u64> {
+    count("ioctl");
+    rustix::io::ioctl_fionread(watcher)
 }
 
-/// One read of a queue of changes. False: it is empty now.
+/// One read of a queue of changes; how many bytes they were. Zero: it was empty.
 pub(super) fn read_changes(
     watcher: BorrowedFd<'_>,
     space: &mut [MaybeUninit<u8>],
-    mut each: impl FnMut(Change<'_>),
-) -> Call<bool> {
+    each: &mut dyn FnMut(Change<'_>),
+) -> Call<usize> {
     count("read");
     let mut changes = inotify::Reader::new(watcher, space);
+    let mut read = 0;
     loop {
         match changes.next() {
-            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::AGAIN) => return Ok(read),
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
             Ok(event) => {
                 let (watch, flags) = (event.wd(), event.events());
+                let name = event.file_name().map(|name| name.to_bytes());
+                // Its head, and the name with its NUL, filled up to the next head's alignment.
+                read += 16 + name.map_or(0, |name| (name.len() + 1).next_multiple_of(16));
                 if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                     each(Change::Lost);
-                } else if flags.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::UNMOUNT) {
-                    each(Change::Ended { watch });
-                } else if let Some(name) = event.file_name() {
-                    let present = flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
-                    each(Change::Name { watch, name: name.to_bytes(), present });
+                } else if let Ok(watch) = u64::try_from(watch) {
+                    match name {
+                        _ if flags
+                            .intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::UNMOUNT) =>
+                        {
+                            each(Change::Ended(watch));
+                        }
+                        None if flags.contains(ReadFlags::MOVE_SELF) => each(Change::Moved(watch)),
+                        Some(name) if flags.contains(ReadFlags::CREATE) => each(Change::Created(watch, name)),
+                        Some(name) if flags.contains(ReadFlags::MOVED_TO) => {
+                            each(Change::MovedTo(watch, name))
+                        }
+                        Some(name) if flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) => {
+                            each(Change::Removed(watch, name));
+                        }
+                        _ => {}
+                    }
                 }
             }
         }
         if changes.is_buffer_empty() {
-            return Ok(true);
+            return Ok(read);
         }
     }
 }

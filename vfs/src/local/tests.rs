@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::*;
 use crate::metadata::{DosAttributes, SetMetadata, Timestamp};
 use crate::xattr::DOS_ATTRIBUTES;
+use crate::{Creation, Link, Node, Root, Vfs};
 
 /// A directory that goes when the test ends.
 struct Scratch(PathBuf);
@@ -320,57 +321,92 @@ async fn every_spelling_is_found() {
     assert_eq!(share.local.lookup(&share.root, &long.to_disk()).await.map(drop), Err(FsError::NameTooLong));
 }
 
-impl Share {
-    async fn spellings(&self, name: &str) -> Vec<String> {
-        let name = Name::from_str(name).unwrap();
-        let found = self.local.lookup_folded(&self.root, &name, &Fold::Insensitive).await.unwrap();
-        let mut found: Vec<String> = found.into_iter().map(|(disk, _)| disk.to_string()).collect();
-        found.sort();
-        found
+/// A directory behind the cache.
+struct Cached {
+    vfs: Arc<Vfs<()>>,
+    root: Root<()>,
+}
+
+impl Cached {
+    async fn of(scratch: &Scratch) -> Cached {
+        let vfs = Vfs::new(crate::Options::default());
+        let local = Local::open(&scratch.0, Options::default()).unwrap();
+        let root = vfs.mount(Arc::new(local), Fold::Insensitive).await.unwrap();
+        Cached { vfs, root }
     }
+
+    fn top(&self) -> Arc<Node<()>> {
+        self.root.link().node().clone()
+    }
+
+    /// How the name is spelled on the disk, if it is there.
+    async fn spelled(&self, name: &str) -> Option<String> {
+        let name = Name::from_str(name).unwrap();
+        let found = self.vfs.lookup_one(&self.top(), &name).await.unwrap()?;
+        found.name().map(|name| name.to_string())
+    }
+
+    /// The same, and whether the directory was read for it.
+    async fn searched(&self, name: &str) -> (Option<String>, bool) {
+        sys::take_calls();
+        let found = self.spelled(name).await;
+        (found, sys::take_calls().contains(&"getdents64"))
+    }
+
+    async fn make(&self, name: &str) -> Arc<Link<()>> {
+        let name = Name::from_str(name).unwrap();
+        match self.vfs.create(&self.top(), &name, CreateHow::file(), |_, _| ()).await.unwrap() {
+            Creation::Created { link, .. } => link,
+            Creation::Exists(_) => panic!("{name} exists"),
+        }
+    }
+}
+
+/// Many more changes than the kernel keeps, of a name that is there in the end.
+fn flood(path: &Path) {
+    for _ in 0..9000 {
+        fs::write(path, "").unwrap();
+        fs::remove_file(path).unwrap();
+    }
+    fs::write(path, "").unwrap();
 }
 
 #[tokio::test]
 async fn an_index_misses_nothing_that_outsiders_do() {
     let _alone = ALONE.lock().await;
     let scratch = Scratch::new();
-    let share = scratch.serve().await;
     for number in 0..3000 {
         fs::write(scratch.path(&format!("File{number}")), "").unwrap();
     }
-    let indexed = |name: &'static str| {
-        let share = &share;
-        async move {
-            sys::take_calls();
-            let found = share.spellings(name).await;
-            (found, !sys::take_calls().contains(&"getdents64"))
-        }
-    };
-    assert_eq!(indexed("fILE7").await.0, ["File7"]);
-    assert_eq!(indexed("absent").await.0.len(), 0);
-    assert_eq!(indexed("absent").await, (vec![], true), "the third search is none");
-    assert_eq!(indexed("fILE2999").await, (vec!["File2999".to_owned()], true));
+    let share = Cached::of(&scratch).await;
+    let known = |name: &str| (Some(name.to_owned()), false);
+    assert_eq!(share.searched("fILE7").await.0.as_deref(), Some("File7"));
+    assert_eq!(share.searched("absent").await, (None, true));
+    assert_eq!(share.searched("absent2").await, (None, false), "the third search is none");
+    assert_eq!(share.searched("fILE2999").await, known("File2999"));
     fs::write(scratch.path("ABSENT"), "").unwrap();
-    fs::create_dir(scratch.path("Absent")).unwrap();
-    assert_eq!(indexed("absent").await, (vec!["ABSENT".to_owned(), "Absent".to_owned()], true));
+    fs::create_dir(scratch.path("Absent2")).unwrap();
+    assert_eq!(share.searched("absent").await, known("ABSENT"));
+    assert_eq!(share.searched("absent2").await, known("Absent2"));
     fs::rename(scratch.path("ABSENT"), scratch.path("elsewhere")).unwrap();
     fs::hard_link(scratch.path("elsewhere"), scratch.path("ELSEWHERE")).unwrap();
-    fs::remove_dir(scratch.path("Absent")).unwrap();
-    assert_eq!(indexed("absent").await, (vec![], true));
-    assert_eq!(indexed("elseWhere").await.0, ["ELSEWHERE", "elsewhere"]);
-    share.create("Ours").await;
-    assert_eq!(indexed("oURS").await, (vec!["Ours".to_owned()], true));
+    fs::remove_dir(scratch.path("Absent2")).unwrap();
+    assert_eq!(share.searched("absent").await, (None, false));
+    assert_eq!(share.searched("absent2").await, (None, false));
+    assert_eq!(share.searched("elsewhere").await, known("elsewhere"));
+    assert_eq!(share.searched("ELSEWHERE").await, known("ELSEWHERE"));
+    assert_eq!(share.searched("elseWhere").await, known("ELSEWHERE"), "the first of both");
+    fs::remove_file(scratch.path("ELSEWHERE")).unwrap();
+    assert_eq!(share.searched("ELSEWHERE").await, known("elsewhere"));
+    share.make("Ours").await;
+    assert_eq!(share.searched("oURS").await, known("Ours"));
+    assert_eq!(share.vfs.counters().index_fills, 1);
 
-    // More changes than the kernel keeps: the directory is read again, and all is right.
-    for round in 0..9000 {
-        fs::write(scratch.path("flood"), "").unwrap();
-        if round < 8999 {
-            fs::remove_file(scratch.path("flood")).unwrap();
-        }
-    }
+    flood(&scratch.path("flood"));
     fs::write(scratch.path("After"), "").unwrap();
-    assert_eq!(indexed("aFTER").await.0, ["After"]);
-    assert_eq!(indexed("FLOOD").await.0, ["flood"]);
+    assert_eq!(share.spelled("aFTER").await.as_deref(), Some("After"));
+    assert_eq!(share.spelled("FLOOD").await.as_deref(), Some("flood"));
+    assert_eq!(share.spelled("absent").await, None);
 }
 
 /// While an outsider makes and removes names, each of them is seen as soon as his call has returned; also while the index is being made.
@@ -382,7 +418,7 @@ async fn an_index_is_right_at_each_moment() {
     }
     for round in 0..20 {
         // A new share: its index is made anew.
-        let share = scratch.serve().await;
+        let share = Cached::of(&scratch).await;
         let stop = Arc::new(AtomicBool::new(false));
         let noise = std::thread::spawn({
             let (stop, path) = (stop.clone(), scratch.path("Noise"));
@@ -396,11 +432,11 @@ async fn an_index_is_right_at_each_moment() {
         for step in 0..20 {
             let name = format!("Name-{round}-{step}");
             fs::write(scratch.path(&name), "").unwrap();
-            assert_eq!(share.spellings(&name.to_uppercase()).await, std::slice::from_ref(&name));
+            assert_eq!(share.spelled(&name.to_uppercase()).await.as_deref(), Some(&*name));
             fs::rename(scratch.path(&name), scratch.path(&name.to_lowercase())).unwrap();
-            assert_eq!(share.spellings(&name.to_uppercase()).await, [name.to_lowercase()]);
+            assert_eq!(share.spelled(&name.to_uppercase()).await, Some(name.to_lowercase()));
             fs::remove_file(scratch.path(&name.to_lowercase())).unwrap();
-            assert!(share.spellings(&name.to_uppercase()).await.is_empty());
+            assert!(share.spelled(&name.to_uppercase()).await.is_none());
         }
         stop.store(true, Relaxed);
         noise.join().unwrap();
@@ -689,10 +725,7 @@ async fn system_calls_per_operation() {
     calls!(local.lookup(&dir, &disk("f")), "statx");
     calls!(local.lookup(&dir, &disk("absent")), "statx");
     let absent = Name::from_str("absent").unwrap();
-    for _ in 0..2 {
-        local.lookup_folded(&dir, &absent, &Fold::Insensitive).await.unwrap();
-    }
-    calls!(local.lookup_folded(&dir, &absent, &Fold::Insensitive), "read");
+    calls!(local.lookup_folded(&dir, &absent, &Fold::Insensitive), "openat2" "getdents64" "getdents64");
 
     let file = calls!(local.open(Some(&dir), &disk("f"), &f, READ), "openat2" "statx");
     let no_wait = share.local.volume.no_wait.load(Relaxed);
@@ -724,4 +757,53 @@ async fn system_calls_per_operation() {
     let entries = calls!(listing.read_dir(0, 100, false), "getdents64" "getdents64");
     assert_eq!(entries.len(), 4);
     calls!(local.volume(), "fstatfs");
+}
+
+/// The system calls of each warm operation through the cache, where changes are told: one for the queue, and none for names that were
+/// looked up before.
+#[tokio::test]
+async fn system_calls_behind_the_cache() {
+    let _alone = ALONE.lock().await;
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.path("a/b")).unwrap();
+    fs::write(scratch.path("a/b/File"), "").unwrap();
+    let Cached { vfs, root } = Cached::of(&scratch).await;
+    let name = |text: &str| Name::from_str(text).unwrap();
+    let path = |text: &str| crate::Path::from(text.split('/').map(name).collect::<Vec<_>>());
+    macro_rules! calls {
+        ($operation:expr, $($call:literal)*) => {{
+            sys::take_calls();
+            let result = $operation.await.unwrap();
+            let expected: &[&str] = &[$($call),*];
+            assert_eq!(sys::take_calls(), expected, "{}", stringify!($operation));
+            result
+        }};
+    }
+    // The first two looks find the directories worth a watch and an index, the third finds what is in them.
+    for _ in 0..3 {
+        vfs.look_up_path(&root, &path("a/B/FILE")).await.unwrap();
+        vfs.look_up_path(&root, &path("a/b/file")).await.unwrap();
+        vfs.look_up_path(&root, &path("A/b/absent")).await.unwrap();
+        // Who makes an index does it when nobody waits for it.
+        tokio::task::yield_now().await;
+    }
+    let (dir, found) = calls!(vfs.look_up_path(&root, &path("a/b/File")), "ioctl").unwrap();
+    let (link, _) = found.unwrap();
+    calls!(vfs.look_up_path(&root, &path("a/B/FILE")), "ioctl");
+    calls!(vfs.look_up_path(&root, &path("A/b/absent")), "ioctl");
+    // Names that nobody has asked for yet: before the index is asked the queue is read once more.
+    assert!(calls!(vfs.look_up_path(&root, &path("a/b/absent too")), "ioctl" "ioctl").unwrap().1.is_none());
+    calls!(vfs.open(&link, READ), "openat2" "statx");
+
+    let absent = name("absent");
+    let made = calls!(vfs.create(&dir, &absent, CreateHow::file(), |_, _| ()), "ioctl" "openat2" "statx");
+    let Creation::Created { link, .. } = made else { panic!("it was absent") };
+    // Our own change is in the queue.
+    calls!(vfs.look_up_path(&root, &path("a/b/absent")), "ioctl" "read");
+    calls!(vfs.rename(&link, &dir, &name("absent too"), false, |_| Ok::<_, ()>(())), "ioctl" "renameat2");
+    vfs.look_up_path(&root, &path("a/b/absent too")).await.unwrap();
+    link.node().opens().set_delete_pending(&link, true);
+    calls!(vfs.remove_link(&link), "ioctl" "statx" "unlinkat");
+    calls!(vfs.look_up_path(&root, &path("a/b/absent too")), "ioctl" "read");
+    calls!(vfs.look_up_path(&root, &path("a/b/absent too")), "ioctl");
 }

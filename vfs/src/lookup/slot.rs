@@ -9,7 +9,7 @@
 //! | claimed | the owner publishes | the value; readers are answered, the claim goes to the next in line or is free |
 //! | claimed | the owner gives up before it changed anything | the value as it was; handed on |
 //! | claimed | the owner is lost after its call began | unknown; handed on |
-//! | claimed | a foreign change is noted | remembered: what is published then is stored as unknown |
+//! | claimed | a foreign change is noted | remembered: nothing is believed, and what is published then is stored as unknown |
 //!
 //! "In lookup" is no flag of its own: it is *unknown and claimed*. The claim is handed over directly and in line, so
 //! that nobody barges in and nobody is woken for nothing.
@@ -17,6 +17,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::coherence::Stamp;
 use super::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
 use super::link::Link;
 use crate::error::{FsError, Result};
@@ -104,8 +105,8 @@ impl<F> Value<F> {
 /// What one in the line waits for.
 #[derive(Clone, Copy)]
 pub(crate) enum Want {
-    /// The value; `seen` is the number of the claim that was held when the reader came.
-    Value { seen: u32 },
+    /// The value; `seen` is the number of the claim that was held when the reader came, `stamp` the directory's then.
+    Value { seen: u32, stamp: Option<Stamp> },
     /// The claim.
     Claim,
     /// That whoever has the claim now is through.
@@ -125,7 +126,8 @@ pub(crate) enum Grant<F> {
 /// Which readers an end of a claim answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answers {
-    /// All of them: nobody but us changes the tree.
+    /// All of them, as long as whatever others have changed would have been noted: the late ones only if the directory has
+    /// kept its stamp, and nothing was noted.
     All,
     /// Those who had come before the claim was taken: for them, what its owner asked the backend is recent enough.
     Earlier,
@@ -135,6 +137,10 @@ pub(crate) enum Answers {
 
 struct Inner<F> {
     value: Value<F>,
+    /// The stamp that the directory had before the storage was asked for the value.
+    stamp: Stamp,
+    /// Other spellings were not looked for.
+    partial: bool,
     claimed: bool,
     /// A foreign change was noted while the slot was claimed.
     recheck: bool,
@@ -168,7 +174,15 @@ pub(crate) enum Access<F> {
 
 impl<F> Slot<F> {
     pub(crate) fn new(dir: NodeId, fold: FoldedName) -> Slot<F> {
-        let inner = Inner { value: Value::Unknown, claimed: false, recheck: false, episode: 0, queue: None };
+        let inner = Inner {
+            value: Value::Unknown,
+            stamp: Stamp::default(),
+            partial: false,
+            claimed: false,
+            recheck: false,
+            episode: 0,
+            queue: None,
+        };
         Slot { dir, fold, used: AtomicBool::new(false), inner: mutex(Level::Slot, inner) }
     }
 
@@ -180,16 +194,28 @@ impl<F> Slot<F> {
         }
     }
 
-    /// What `f` makes of the value as it is now. `f` takes no lock but a link's place.
+    /// What `name` means, by what is stored and believed: what was learnt under the directory's present stamp, `stamp`.
     #[inline]
-    pub(crate) fn with_value<R>(&self, f: impl FnOnce(&Value<F>) -> R) -> R {
-        f(&self.inner.lock().value)
+    pub(crate) fn believed(&self, name: &Name, stamp: Stamp) -> Option<Option<Arc<Link<F>>>> {
+        let inner = self.inner.lock();
+        if !inner.is_believed(Some(stamp)) {
+            return None;
+        }
+        let picked = inner.value.pick(name);
+        if inner.partial && picked.is_none_or(|link| link.spelling().as_ref() != Some(name)) {
+            return None;
+        }
+        Some(picked.cloned())
     }
 
     /// The value as it is now, and whether somebody has the claim.
     pub(crate) fn peek(&self) -> (Value<F>, bool) {
         let inner = self.inner.lock();
         (inner.value.clone(), inner.claimed)
+    }
+
+    pub(crate) fn is_believed(&self, stamp: Option<Stamp>) -> bool {
+        self.inner.lock().is_believed(stamp)
     }
 
     pub(crate) fn is_claimed(&self) -> bool {
@@ -234,12 +260,12 @@ impl<F> Slot<F> {
     }
 
     /// The known value, or else the claim with which to find it out; the answer of whoever is finding it out now is
-    /// waited for. With `trust` what is stored is as good as what the backend would say.
-    pub(crate) async fn value_or_claim(self: &Arc<Slot<F>>, trust: bool) -> Result<Access<F>> {
+    /// waited for. What was learnt under `stamp`, the directory's present one, is as good as what the backend would say.
+    pub(crate) async fn value_or_claim(self: &Arc<Slot<F>>, stamp: Option<Stamp>) -> Result<Access<F>> {
         let held = self.wait_for();
         let waiter = {
             let mut inner = self.inner.lock();
-            if trust && inner.value.is_known() {
+            if inner.is_believed(stamp) && !inner.partial {
                 return Ok(Access::Value(inner.value.clone()));
             }
             if self.try_claim(&mut inner) {
@@ -247,7 +273,7 @@ impl<F> Slot<F> {
                 return Ok(Access::Claim(self.granted(held)));
             }
             let seen = inner.episode;
-            inner.push(Want::Value { seen })
+            inner.push(Want::Value { seen, stamp })
         };
         match Wait::new(Arc::clone(self), waiter).await {
             Grant::Answer(_) if defect(Defect::ValueAtPoll) => Ok(Access::Value(self.peek().0)),
@@ -288,11 +314,27 @@ impl<F> Slot<F> {
     }
 
     fn granted(self: &Arc<Slot<F>>, held: Held) -> Claim<F> {
-        Claim { slot: Arc::clone(self), changing: false, done: false, _held: held }
+        Claim {
+            slot: Arc::clone(self),
+            stamp: None,
+            partial: false,
+            changing: false,
+            done: false,
+            _held: held,
+        }
     }
 }
 
+/// Under which stamp something was learnt, and whether other spellings are known with it.
+type Learnt = (Option<Stamp>, bool);
+
 impl<F> Inner<F> {
+    /// Whether the value is known, and as good as what the backend would say.
+    #[inline]
+    fn is_believed(&self, stamp: Option<Stamp>) -> bool {
+        self.value.is_known() && Some(self.stamp) == stamp && !self.recheck
+    }
+
     fn push(&mut self, want: Want) -> Arc<Waiter<Grant<F>>> {
         self.queue.get_or_insert_with(|| Box::new(Queue::new())).push(want)
     }
@@ -303,15 +345,17 @@ impl<F> Inner<F> {
     fn release(
         &mut self,
         value: Option<Value<F>>,
+        (stamp, partial): Learnt,
         answer: Option<Result<Value<F>>>,
         answers: Answers,
         wakes: &mut Wakes,
     ) -> Option<Value<F>> {
         debug_assert!(self.claimed, "released without a claim");
-        let value = match value {
-            _ if std::mem::take(&mut self.recheck) => Some(Value::Unknown),
-            value => value,
-        };
+        let recheck = std::mem::take(&mut self.recheck) && !defect(Defect::IgnoresRecheck);
+        let value = if recheck { Some(Value::Unknown) } else { value };
+        if value.is_some() {
+            (self.stamp, self.partial) = (stamp.unwrap_or_default(), partial);
+        }
         let old = value.map(|value| std::mem::replace(&mut self.value, value));
         let Some(queue) = self.queue.as_mut() else {
             self.claimed = false;
@@ -325,9 +369,12 @@ impl<F> Inner<F> {
             let episode = self.episode;
             queue.take_all(
                 |want| match want {
-                    Want::Value { seen } => match answers {
-                        Answers::All => true,
-                        Answers::Earlier => seen != episode || defect(Defect::AnswersLateComers),
+                    // An error is told once, whoever asks.
+                    Want::Value { .. } if answer.is_err() => true,
+                    Want::Value { seen, stamp: at } => match answers {
+                        Answers::All | Answers::Earlier if seen != episode => true,
+                        Answers::All if !recheck && at.is_some() && at == stamp => true,
+                        Answers::All | Answers::Earlier => defect(Defect::AnswersLateComers),
                         Answers::None => false,
                     },
                     _ => false,
@@ -376,12 +423,43 @@ impl<F> Owner for Slot<F> {
 /// Dropped without a word it leaves the value as it was; after [`Claim::begin`] it leaves it unknown.
 pub(crate) struct Claim<F> {
     slot: Arc<Slot<F>>,
+    /// The stamp under which its owner asks the storage.
+    stamp: Option<Stamp>,
+    /// What he publishes does not say what other spellings there are.
+    partial: bool,
     changing: bool,
     done: bool,
     _held: Held,
 }
 
 impl<F> Claim<F> {
+    /// The folded name.
+    pub(crate) fn fold(&self) -> &FoldedName {
+        &self.slot.fold
+    }
+
+    /// What is learnt and published from now on is learnt under `stamp`, the directory's at this moment.
+    pub(crate) fn since(&mut self, stamp: Option<Stamp>) {
+        self.stamp = stamp;
+        self.partial = self.slot.inner.lock().partial;
+    }
+
+    /// The stamp of [`Claim::since`].
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.stamp
+    }
+
+    /// Whether all spellings were looked for that what is published tells of.
+    pub(crate) fn set_partial(&mut self, partial: bool) {
+        self.partial = partial;
+    }
+
+    /// The value, if it is believed; with `all`, only if it tells of all spellings.
+    pub(crate) fn believed(&self, all: bool) -> Option<Value<F>> {
+        let inner = self.slot.inner.lock();
+        (inner.is_believed(self.stamp) && !(all && inner.partial)).then(|| inner.value.clone())
+    }
+
     /// The value; nobody else publishes another while the claim is held.
     pub(crate) fn value(&self) -> Value<F> {
         self.slot.inner.lock().value.clone()
@@ -394,13 +472,26 @@ impl<F> Claim<F> {
 
     /// Stores what was found out while the claim goes on.
     pub(crate) fn learn(&self, value: Value<F>) {
-        let old = std::mem::replace(&mut self.slot.inner.lock().value, value);
+        let mut inner = self.slot.inner.lock();
+        (inner.stamp, inner.partial) = (self.stamp.unwrap_or_default(), self.partial);
+        let old = std::mem::replace(&mut inner.value, value);
+        drop(inner);
         drop(old);
     }
 
-    /// The end: stores `value` and tells it to the waiting readers.
-    pub(crate) fn publish(self, value: Value<F>, answers: Answers) {
+    fn learnt(&self) -> Learnt {
+        (self.stamp, self.partial)
+    }
+
+    /// Whom the end of a change answers.
+    pub(crate) fn answers(&self) -> Answers {
+        if self.stamp.is_some() { Answers::All } else { Answers::None }
+    }
+
+    /// The end: stores `value`, which was learnt or made, and tells it to the waiting readers.
+    pub(crate) fn publish(self, value: Value<F>) {
         let answer = value.is_known().then(|| Ok(value.clone()));
+        let answers = self.answers();
         self.release(Some(value), answer, answers);
     }
 
@@ -422,7 +513,7 @@ impl<F> Claim<F> {
     fn release(mut self, value: Option<Value<F>>, answer: Option<Result<Value<F>>>, answers: Answers) {
         self.done = true;
         let mut wakes = Wakes::default();
-        let old = self.slot.inner.lock().release(value, answer, answers, &mut wakes);
+        let old = self.slot.inner.lock().release(value, self.learnt(), answer, answers, &mut wakes);
         wakes.wake();
         drop(old);
     }
@@ -431,16 +522,16 @@ impl<F> Claim<F> {
     pub(crate) fn publish_two(
         (mut a, a_value): (Claim<F>, Value<F>),
         (mut b, b_value): (Claim<F>, Value<F>),
-        answers: Answers,
     ) {
+        let (a_answers, b_answers) = (a.answers(), b.answers());
         a.done = true;
         b.done = true;
         let mut wakes = Wakes::default();
         let told = |value: &Value<F>| value.is_known().then(|| Ok(value.clone()));
         let (a_told, b_told) = (told(&a_value), told(&b_value));
         let (mut a_inner, mut b_inner) = lock_two(&a.slot, &b.slot);
-        let a_old = a_inner.release(Some(a_value), a_told, answers, &mut wakes);
-        let b_old = b_inner.release(Some(b_value), b_told, answers, &mut wakes);
+        let a_old = a_inner.release(Some(a_value), a.learnt(), a_told, a_answers, &mut wakes);
+        let b_old = b_inner.release(Some(b_value), b.learnt(), b_told, b_answers, &mut wakes);
         drop((a_inner, b_inner));
         wakes.wake();
         drop((a_old, b_old));
@@ -466,7 +557,7 @@ impl<F> Drop for Claim<F> {
         }
         let mut wakes = Wakes::default();
         let value = self.changing.then_some(Value::Unknown);
-        let old = self.slot.inner.lock().release(value, None, Answers::None, &mut wakes);
+        let old = self.slot.inner.lock().release(value, self.learnt(), None, Answers::None, &mut wakes);
         wakes.wake();
         drop(old);
     }

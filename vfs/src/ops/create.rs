@@ -7,10 +7,12 @@ use crate::backend::{BackendFile, CreateHow};
 use crate::counters::Count;
 use crate::error::{FsError, Result};
 use crate::lookup::link::{Link, Place};
+use crate::lookup::slot::Value;
 use crate::metadata::{Kind, Metadata};
 use crate::name::Name;
 use crate::node::Node;
 use crate::opens::Opens;
+use crate::ops::lookup::CaughtUp;
 use crate::rank::operation;
 use crate::sync::spawn;
 
@@ -62,40 +64,45 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         let mut publish = publish;
         for _ in 0..TRIES {
+            let mut caught_up = CaughtUp::default();
             // A name that exists costs no claim.
-            if let Some(link) = self.known(dir, name).await? {
+            if let Some(link) = self.known(dir, name, &mut caught_up).await? {
                 return Ok(Creation::Exists(link));
             }
             let mut guard = self.lookup_and_lock(dir, name, self.gate_mode()).await?;
             // Most likely it is absent, in every spelling: that is asked for at once.
-            let value = self.value(dir, name, &guard.claim, true).await?;
+            let value = self.value(dir, name, &mut guard.claim, true, &mut caught_up).await?;
             if let Some(link) = value.pick(name) {
                 let link = Arc::clone(link);
-                let stored = guard.claim.value();
-                guard.claim.answer(stored, value, Self::answers(dir));
+                let (stored, answers) = (guard.claim.value(), guard.claim.answers());
+                guard.claim.answer(stored, value, answers);
                 return Ok(Creation::Exists(link));
             }
             let (this, dir, name, how) = (Arc::clone(self), Arc::clone(dir), name.clone(), how.clone());
             let outcome = self
                 .run(async move {
                     guard.claim.begin();
+                    dir.index_changing(guard.claim.fold());
+                    let expected = dir.expect(&name, true);
                     let disk = name.to_disk();
                     let backend = &dir.mount.backend;
                     match backend.create(&dir.be, &disk, &how).await {
                         Ok((info, file)) => {
                             this.count(Count::Creates);
+                            if let Some(expected) = expected {
+                                expected.came();
+                            }
+                            dir.index_changed(guard.claim.fold(), &name, true);
                             let metadata = info.metadata;
                             let node =
                                 this.nodes.make_new(&dir.mount, metadata.key, metadata.kind, info.node);
+                            node.index_of_new();
                             let link = node.link_to(Some(Place { dir: Arc::clone(&dir), name }));
                             let mut opens = node.opens();
                             opens.state().add(&link);
                             let value = publish(&link, &mut opens);
                             drop(opens);
-                            guard.claim.publish(
-                                crate::lookup::slot::Value::Positive(Arc::clone(&link)),
-                                Self::answers(&dir),
-                            );
+                            guard.claim.publish(Value::Positive(Arc::clone(&link)));
                             Ok(Creation::Created { link, file, metadata, value })
                         }
                         Err(error) => {
@@ -123,12 +130,16 @@ impl<F: Default + Send + 'static> Vfs<F> {
     }
 
     /// The link of a name that is known to exist, without waiting for anybody.
-    async fn known(&self, dir: &Arc<Node<F>>, name: &Name) -> Result<Option<Arc<Link<F>>>> {
+    async fn known(
+        &self,
+        dir: &Arc<Node<F>>,
+        name: &Name,
+        caught_up: &mut CaughtUp,
+    ) -> Result<Option<Arc<Link<F>>>> {
         let fold = dir.mount.fold.fold(name);
-        if dir.mount.trust {
-            Ok(self.cached(dir, name, &fold).flatten())
-        } else {
-            Ok(self.verify(dir, name, &fold).await?.map(|(link, _)| link))
+        match self.catch_up(dir, caught_up) {
+            Some(stamp) => Ok(self.cached(dir, name, &fold, stamp).flatten()),
+            None => Ok(self.verify(dir, name, &fold).await?.map(|(link, _)| link)),
         }
     }
 

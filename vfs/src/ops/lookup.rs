@@ -7,7 +7,9 @@ use crate::backend::NodeInfo;
 use crate::counters::Count;
 use crate::error::{FsError, Result};
 use crate::fold::FoldedName;
+use crate::lookup::coherence::{Stamp, suspect};
 use crate::lookup::gate::{Gate, GateGuard, Mode};
+use crate::lookup::index::{self, Answer};
 use crate::lookup::link::{GONE, Link, Place};
 use crate::lookup::slot::{Access, Answers, Claim, Slot, Value};
 use crate::metadata::{Kind, Metadata};
@@ -15,8 +17,8 @@ use crate::name::{DiskName, Name};
 use crate::node::{Changing, Node};
 use crate::path::Path;
 use crate::rank::operation;
-use crate::sync::{Defect, defect};
-use crate::{Root, Vfs};
+use crate::sync::{Defect, defect, spawn};
+use crate::{Plan, Root, Vfs};
 
 /// A link, and its metadata if the lookup came by it.
 pub type Looked<F> = Option<(Arc<Link<F>>, Option<Metadata>)>;
@@ -24,14 +26,16 @@ pub type Looked<F> = Option<(Arc<Link<F>>, Option<Metadata>)>;
 /// What the backend says of a name.
 pub(crate) struct Found<F> {
     pub(crate) value: Value<F>,
+    /// Other spellings were not looked for.
+    partial: bool,
     metadata: Vec<(Arc<Link<F>>, Metadata)>,
 }
 
-impl<F> Found<F> {
-    pub(crate) fn cached(value: Value<F>) -> Found<F> {
-        Found { value, metadata: Vec::new() }
-    }
+/// The mount whose queue of changes this operation has read already: one barrier a walk.
+#[derive(Default)]
+pub(crate) struct CaughtUp(Option<usize>);
 
+impl<F> Found<F> {
     /// What may be kept of it: not a directory that could not be given its place here just now.
     fn stored(&self, dir: &Node<F>) -> Value<F> {
         let is_here = |link: &Arc<Link<F>>| link.place_now().is_some_and(|place| place.dir.id() == dir.id());
@@ -76,10 +80,19 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// # Errors
     /// As [`Vfs::resolve_parent`].
     pub async fn walk(&self, root: &Root<F>, names: &[Name]) -> Result<Arc<Node<F>>> {
+        self.walk_caught_up(root, names, &mut CaughtUp::default()).await
+    }
+
+    async fn walk_caught_up(
+        &self,
+        root: &Root<F>,
+        names: &[Name],
+        caught_up: &mut CaughtUp,
+    ) -> Result<Arc<Node<F>>> {
         let mut dir = Arc::clone(root.link.node());
         for name in names {
-            let link = match self.lookup_one(&dir, name).await {
-                Ok(Some(link)) => link,
+            let link = match self.lookup_caught_up(&dir, name, caught_up).await {
+                Ok(Some((link, _))) => link,
                 Ok(None) | Err(FsError::NotFound | FsError::NotADirectory | FsError::Stale) => {
                     return Err(FsError::PathNotFound);
                 }
@@ -94,13 +107,30 @@ impl<F: Default + Send + 'static> Vfs<F> {
         Ok(dir)
     }
 
+    /// The directory that a path's last component stands in, and what that is there: [`Vfs::resolve_parent`] and
+    /// [`Vfs::lookup_with_metadata`] in one walk. `None`: the path is the root's own.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn look_up_path(
+        &self,
+        root: &Root<F>,
+        path: &Path,
+    ) -> Result<Option<(Arc<Node<F>>, Looked<F>)>> {
+        let Some((parents, last)) = path.parent_and_last() else { return Ok(None) };
+        let mut caught_up = CaughtUp::default();
+        let dir = self.walk_caught_up(root, parents, &mut caught_up).await?;
+        let looked = self.lookup_caught_up(&dir, last, &mut caught_up).await?;
+        Ok(Some((dir, looked)))
+    }
+
     /// What `name` in `dir` means.
     ///
     /// # Errors
     /// `NotADirectory`; `PathNotFound` if `dir` itself is gone; what the backend says.
     pub async fn lookup_one(&self, dir: &Arc<Node<F>>, name: &Name) -> Result<Option<Arc<Link<F>>>> {
         if dir.mount.trust
-            && let Some(known) = self.cached(dir, name, &dir.mount.fold.fold(name))
+            && let Some(known) = self.cached(dir, name, &dir.mount.fold.fold(name), Stamp::default())
         {
             return Ok(known);
         }
@@ -112,33 +142,54 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// # Errors
     /// As there.
     pub async fn lookup_with_metadata(&self, dir: &Arc<Node<F>>, name: &Name) -> Result<Looked<F>> {
+        self.lookup_caught_up(dir, name, &mut CaughtUp::default()).await
+    }
+
+    async fn lookup_caught_up(
+        &self,
+        dir: &Arc<Node<F>>,
+        name: &Name,
+        caught_up: &mut CaughtUp,
+    ) -> Result<Looked<F>> {
         if dir.kind() != Kind::Directory {
             return Err(FsError::NotADirectory);
         }
         let fold = dir.mount.fold.fold(name);
-        if !dir.mount.trust {
-            return operation(self.lookup_checked(dir, name, &fold)).await;
+        if let Some(stamp) = self.catch_up(dir, caught_up)
+            && let Some(known) = self.cached(dir, name, &fold, stamp)
+        {
+            return Ok(known.map(|link| (link, None)));
         }
-        match self.cached(dir, name, &fold) {
-            Some(known) => Ok(known.map(|link| (link, None))),
-            None => operation(self.lookup_trusted(dir, name, &fold)).await,
-        }
+        operation(self.lookup_missed(dir, name, &fold, caught_up)).await
     }
 
-    /// What is stored of a name, `None` if nothing: the hot path. Only where what is stored is believed.
+    /// The stamp under which what is stored of this directory's names is believed by now: all that others have changed
+    /// before this is noted. `None`: nothing is believed.
+    #[inline]
+    pub(crate) fn catch_up(&self, dir: &Arc<Node<F>>, caught_up: &mut CaughtUp) -> Option<Stamp> {
+        let Some(watching) = &dir.mount.watching else { return dir.stamp() };
+        let stamp = dir.stamp_when_looked_into()?;
+        let mount = Arc::as_ptr(&dir.mount) as usize;
+        if caught_up.0 == Some(mount) {
+            return Some(stamp);
+        }
+        watching.catch_up(&self.slots);
+        caught_up.0 = Some(mount);
+        dir.stamp()
+    }
+
+    /// What is stored of a name and believed, `None` if nothing: the hot path.
     #[inline]
     pub(crate) fn cached(
         &self,
         dir: &Node<F>,
         name: &Name,
         fold: &FoldedName,
+        stamp: Stamp,
     ) -> Option<Option<Arc<Link<F>>>> {
         let known = self.slots.peek(dir.id(), fold, |slot| {
             slot.touch();
-            slot.with_value(|value| match value {
-                Value::Unknown => None,
-                known => Some(known.pick(name).cloned()),
-            })
+            slot.believed(name, stamp)
         })??;
         self.count(if known.is_some() { Count::Hits } else { Count::NegativeHits });
         Some(known)
@@ -152,67 +203,68 @@ impl<F: Default + Send + 'static> Vfs<F> {
         slot
     }
 
-    /// Where nobody but us changes the tree: one asks, all who wait get the answer, and it is kept.
-    async fn lookup_trusted(&self, dir: &Arc<Node<F>>, name: &Name, fold: &FoldedName) -> Result<Looked<F>> {
-        self.count(Count::Misses);
-        let slot = self.slot(dir, fold);
-        match slot.value_or_claim(true).await? {
-            Access::Value(value) => Ok(value.pick(name).map(|link| (Arc::clone(link), None))),
-            Access::Claim(claim) => {
-                let found = match self.find(dir, name, None).await {
-                    Ok(found) => found,
-                    Err(error) => {
-                        claim.fail(error.clone());
-                        return Err(error);
-                    }
-                };
-                // A directory that was removed meanwhile gets no new entries.
-                if dir.is_dead() {
-                    return Err(FsError::PathNotFound);
-                }
-                let picked = found.pick(name);
-                claim.answer(found.stored(dir), found.value, Answers::All);
-                Ok(picked)
-            }
-        }
-    }
-
-    /// Where others change the tree too: what is stored tells which object it was and saves the scan for its spelling,
-    /// but the backend is asked.
-    async fn lookup_checked(&self, dir: &Arc<Node<F>>, name: &Name, fold: &FoldedName) -> Result<Looked<F>> {
+    /// One asks, and all who wait get the answer. It is kept as long as foreign changes are noted. Where they are not, what
+    /// is stored tells which object it was and saves the search for its spelling, but the backend is asked.
+    async fn lookup_missed(
+        &self,
+        dir: &Arc<Node<F>>,
+        name: &Name,
+        fold: &FoldedName,
+        caught_up: &mut CaughtUp,
+    ) -> Result<Looked<F>> {
         loop {
-            if let Some(hit) = self.verify(dir, name, fold).await? {
+            let stamp = self.catch_up(dir, caught_up);
+            if stamp.is_none()
+                && let Some(hit) = self.verify(dir, name, fold).await?
+            {
                 self.count(Count::Hits);
                 return Ok(Some(hit));
             }
             self.count(Count::Misses);
             let slot = self.slot(dir, fold);
-            match slot.value_or_claim(false).await? {
+            match slot.value_or_claim(stamp).await? {
                 Access::Value(value) => {
                     // Asked by somebody else after we had come. He may have spelled the name otherwise.
                     match value.pick(name) {
                         None => return Ok(None),
-                        Some(link) if dir.mount.exact || link.is_at(dir, name) => {
+                        Some(link) if dir.mount.trust || dir.mount.exact || link.is_at(dir, name) => {
                             return Ok(Some((Arc::clone(link), None)));
                         }
-                        Some(_) => continue,
+                        Some(_) => {}
+                    }
+                    if let Some(stamp) = stamp
+                        && let Some(known) = self.cached(dir, name, fold, stamp)
+                    {
+                        return Ok(known.map(|link| (link, None)));
                     }
                 }
-                Access::Claim(claim) => {
-                    let found = match self.find(dir, name, Some(&claim.value())).await {
+                Access::Claim(mut claim) => {
+                    // Before the storage is asked: what others change from now on is noted, or gives another stamp.
+                    claim.since(if dir.mount.trust { stamp } else { dir.stamp() });
+                    let stored = (!dir.mount.trust).then(|| claim.value());
+                    let found = match self.find(dir, name, &claim, stored.as_ref()).await {
                         Ok(found) => found,
                         Err(error) => {
                             claim.fail(error.clone());
                             return Err(error);
                         }
                     };
+                    if defect(Defect::StampAfterCall) {
+                        claim.since(dir.stamp());
+                    }
+                    // A directory that was removed meanwhile gets no new entries.
+                    if dir.mount.trust && dir.is_dead() {
+                        return Err(FsError::PathNotFound);
+                    }
+                    claim.set_partial(found.partial);
                     let picked = found.pick(name);
-                    // That a name is absent is true now and for those who waited, and is not kept.
-                    let stored = match &found.value {
-                        Value::Negative => Value::Unknown,
-                        value => value.clone(),
+                    let (stored, answers) = match found.stored(dir) {
+                        stored if claim.stamp().is_some() => (stored, Answers::All),
+                        // That a name is absent is true now and for those who waited, and is not kept.
+                        Value::Negative => (Value::Unknown, Answers::Earlier),
+                        stored => (stored, Answers::Earlier),
                     };
-                    claim.answer(stored, found.value, Answers::Earlier);
+                    claim.answer(stored, found.value, answers);
                     return Ok(picked);
                 }
             }
@@ -255,49 +307,130 @@ impl<F: Default + Send + 'static> Vfs<F> {
         dir.mount.backend.lookup(&dir.be, name).await.map_err(gone_directory)
     }
 
-    /// Asks the backend what a name means; `stored` is what was known, and whose spellings are tried before a scan,
-    /// unless all spellings are wanted. Called with the name's claim.
+    /// Asks what a name means: the directory's index which spellings it has, and the backend what is there. `stored` is what
+    /// was known, and whose spellings are tried before a search, unless all spellings are wanted. Called with the name's
+    /// claim.
     pub(crate) async fn find(
         &self,
         dir: &Arc<Node<F>>,
         name: &Name,
+        claim: &Claim<F>,
         stored: Option<&Value<F>>,
     ) -> Result<Found<F>> {
         let mount = &dir.mount;
-        let mut found = Found::cached(Value::Negative);
-        let mut links = Vec::new();
-        if mount.exact && !mount.folds {
-            let disk = name.to_disk();
+        let mut partial = false;
+        let links = match self.find_by_index(dir, claim.fold()).await? {
+            Some(links) => links,
+            None if mount.exact && !mount.folds => {
+                let disk = name.to_disk();
+                self.ask(dir, &disk).await?.map(|info| (disk, info)).into_iter().collect()
+            }
+            None => {
+                let hint = match stored {
+                    Some(stored) if !mount.exact => {
+                        self.find_by_hints(dir, name, claim.fold(), stored).await?
+                    }
+                    _ => None,
+                };
+                partial = hint.is_some();
+                match hint {
+                    Some(hint) => vec![hint],
+                    None => self.search(dir, name, claim.fold()).await?,
+                }
+            }
+        };
+        let mut metadata = Vec::with_capacity(links.len());
+        for (disk, info) in links {
+            if let Some(link) = self.link_of(dir, &disk.to_name(), &info) {
+                metadata.push((link, info.metadata));
+            }
+        }
+        let value = Value::of(metadata.iter().map(|(link, _)| Arc::clone(link)).collect());
+        Ok(Found { value, partial, metadata })
+    }
+
+    /// What the index and then the backend say of a name. `None`: there is no index, or not of this name.
+    async fn find_by_index(
+        &self,
+        dir: &Arc<Node<F>>,
+        fold: &FoldedName,
+    ) -> Result<Option<Vec<(DiskName, NodeInfo)>>> {
+        if self.options.plan == Plan::DirectoryLock {
+            return Ok(None);
+        }
+        // Our own changes too are told by the queue, so it is read here whatever was read before: what was stored of the
+        // name since then may be evicted.
+        let Some(stamp) = self.catch_up_if_watched(dir) else { return Ok(None) };
+        let Answer::Spellings(spellings) = dir.index_answer(fold, stamp) else { return Ok(None) };
+        self.count(Count::IndexAnswers);
+        let mut links = Vec::with_capacity(spellings.len());
+        for disk in spellings {
             if let Some(info) = self.ask(dir, &disk).await? {
                 links.push((disk, info));
             }
-        } else {
-            if let Some(stored) = stored
-                && !mount.exact
-                && !mount.trust
-            {
-                let fold = mount.fold.fold(name);
-                let spellings = stored.links().iter().filter_map(|link| link.spelling_in(dir, &fold));
-                for spelling in std::iter::once(name.clone()).chain(spellings) {
-                    let disk = spelling.to_disk();
-                    if let Some(info) = self.ask(dir, &disk).await? {
-                        links.push((disk, info));
-                        break;
-                    }
-                }
-            }
-            if links.is_empty() {
-                self.count(Count::BackendFoldedLookups);
-                links =
-                    mount.backend.lookup_folded(&dir.be, name, &mount.fold).await.map_err(gone_directory)?;
+        }
+        Ok(Some(links))
+    }
+
+    fn catch_up_if_watched(&self, dir: &Arc<Node<F>>) -> Option<Stamp> {
+        dir.stamp()?;
+        self.catch_up(dir, &mut CaughtUp::default())
+    }
+
+    /// Asks the backend for the spellings by which a name may be found without a search.
+    async fn find_by_hints(
+        &self,
+        dir: &Arc<Node<F>>,
+        name: &Name,
+        fold: &FoldedName,
+        stored: &Value<F>,
+    ) -> Result<Option<(DiskName, NodeInfo)>> {
+        let disk = name.to_disk();
+        if let Some(info) = self.ask(dir, &disk).await? {
+            return Ok(Some((disk, info)));
+        }
+        let spellings = stored.links().iter().filter_map(|link| link.spelling_in(dir, fold));
+        for spelling in spellings.filter(|spelling| spelling != name) {
+            let disk = spelling.to_disk();
+            if let Some(info) = self.ask(dir, &disk).await? {
+                // As good as a search, this time.
+                self.searched(dir);
+                return Ok(Some((disk, info)));
             }
         }
-        for (disk, info) in links {
-            if let Some(link) = self.link_of(dir, &disk.to_name(), &info) {
-                found.metadata.push((link, info.metadata));
-            }
+        Ok(None)
+    }
+
+    /// A name is searched for. The second time in a directory its index is made.
+    fn searched(&self, dir: &Arc<Node<F>>) {
+        if let Some(stamp) = dir.stamp_for_index()
+            && dir.index_searched(stamp)
+            && let Some(ticket) = dir.index_begin(stamp)
+        {
+            self.count(Count::IndexFills);
+            spawn(index::fill(ticket));
         }
-        found.value = Value::of(found.metadata.iter().map(|(link, _)| Arc::clone(link)).collect());
+    }
+
+    /// Looks for all spellings of a name. Where that reads the whole directory, and its index is being made, that is waited
+    /// for, by all who search meanwhile.
+    async fn search(
+        &self,
+        dir: &Arc<Node<F>>,
+        name: &Name,
+        fold: &FoldedName,
+    ) -> Result<Vec<(DiskName, NodeInfo)>> {
+        self.searched(dir);
+        if !dir.mount.folds
+            && dir.index_filled().await
+            && let Some(links) = self.find_by_index(dir, fold).await?
+        {
+            return Ok(links);
+        }
+        self.count(Count::BackendFoldedLookups);
+        let backend = &dir.mount.backend;
+        let found = backend.lookup_folded(&dir.be, name, &dir.mount.fold).await.map_err(gone_directory)?;
+        dir.index_learnt(fold, found.iter().map(|(disk, _)| disk));
         Ok(found)
     }
 
@@ -369,10 +502,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// What is stored of a place is no longer believed.
     pub(crate) fn suspect(&self, place: &Place<F>) {
-        let fold = place.dir.mount.fold.fold(&place.name);
-        if let Some(slot) = self.slots.find(place.dir.id(), &fold) {
-            slot.suspect();
-        }
+        suspect(&self.slots, &place.dir, &place.name);
     }
 
     /// Passes the directory's gate and claims the name, in this order, whatever is intended with it.
@@ -393,7 +523,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
             return Err(FsError::PathNotFound);
         }
         let slot = self.slot(dir, &fold);
-        let claim = slot.claim().await;
+        let mut claim = slot.claim().await;
+        claim.since(dir.stamp());
         let changing = Changing::new(dir, &slot);
         Ok(NameGuard::new(claim, changing, gate))
     }
@@ -403,25 +534,26 @@ impl<F: Default + Send + 'static> Vfs<F> {
         &self,
         dir: &Arc<Node<F>>,
         name: &Name,
-        claim: &Claim<F>,
+        claim: &mut Claim<F>,
         all: bool,
+        caught_up: &mut CaughtUp,
     ) -> Result<Value<F>> {
-        let stored = claim.value();
-        if dir.mount.trust && stored.is_known() {
-            return Ok(stored);
+        self.catch_up(dir, caught_up);
+        if let Some(believed) = claim.believed(all)
+            && claim.stamp() == dir.stamp()
+        {
+            return Ok(believed);
         }
-        let found = self.find(dir, name, (!all).then_some(&stored)).await?;
-        claim.learn(if dir.mount.trust || !found.value.links().is_empty() {
+        claim.since(dir.stamp());
+        let stored = (!all && !dir.mount.trust).then(|| claim.value());
+        let found = self.find(dir, name, claim, stored.as_ref()).await?;
+        claim.set_partial(found.partial);
+        claim.learn(if claim.stamp().is_some() || !found.value.links().is_empty() {
             found.stored(dir)
         } else {
             Value::Unknown
         });
         Ok(found.value)
-    }
-
-    /// Whom the end of a change answers.
-    pub(crate) fn answers(dir: &Node<F>) -> Answers {
-        if dir.mount.trust { Answers::All } else { Answers::None }
     }
 
     /// Waits until no operation is about to change the link's name.
@@ -439,12 +571,21 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// `Stale` if it does not.
     pub(crate) async fn check_ancestry(&self, dir: &Arc<Node<F>>) -> Result<()> {
         let mut node = Arc::clone(dir);
+        let mut caught_up = CaughtUp::default();
         while !node.mount.trust {
             let Some(directory) = node.directory() else { break };
             if directory.mounts.load(std::sync::atomic::Ordering::SeqCst) > 0 {
                 break;
             }
             let Some(place) = directory.place.lock().clone() else { break };
+            let believed = self.catch_up(&place.dir, &mut caught_up).and_then(|stamp| {
+                let fold = place.dir.mount.fold.fold(&place.name);
+                self.slots.peek(place.dir.id(), &fold, |slot| slot.believed(&place.name, stamp))?
+            });
+            if believed.flatten().is_some_and(|link| link.node().id() == node.id()) {
+                node = place.dir;
+                continue;
+            }
             match self.ask(&place.dir, &place.name.to_disk()).await {
                 Ok(Some(info)) if info.metadata.key == node.key() => {}
                 Ok(_) | Err(FsError::PathNotFound) => {

@@ -1,4 +1,4 @@
-//! Listing a directory: straight from the backend, with its positions; the cache is not asked.
+//! Listing a directory: straight from the backend, with its positions; the cache is not asked, but learns the names.
 //!
 //! A page may have been read while a change was half done: the backend has made it, and the cache does not say so yet.
 //! Who was told of it by the listing and then looked the name up would see it undone. So before a page is returned, the
@@ -27,9 +27,16 @@ impl<F: Default + Send + 'static> Vfs<F> {
         max: usize,
         metadata: bool,
     ) -> Result<Vec<DirEntry>> {
+        let open = Arc::as_ptr(file).cast::<()>() as usize;
         let mut cookie = cookie;
         loop {
+            // By the way it makes the index. What comes and goes from here on is kept for it.
+            let stamp = if cookie == 0 { dir.stamp_for_index() } else { dir.stamp() };
+            let listing = stamp.and_then(|stamp| dir.index_listing(open, cookie, stamp));
             let mut page = file.read_dir(cookie, max, metadata).await?;
+            if let Some(listing) = listing {
+                dir.index_listed(listing, &page);
+            }
             let changing = dir.changing();
             if changing.is_empty() || defect(Defect::UnsettledListing) {
                 return Ok(page);

@@ -7,7 +7,7 @@ use crate::counters::Count;
 use crate::error::{FsError, Result};
 use crate::lookup::gate::{GateGuard, Mode};
 use crate::lookup::link::{DELETE_PENDING, GONE, Link, Place};
-use crate::lookup::slot::Value;
+use crate::lookup::slot::{Claim, Value};
 use crate::metadata::Kind;
 use crate::node::Changing;
 use crate::ops::create::settle;
@@ -101,8 +101,10 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 Err(FsError::Stale) => true,
                 Err(error) => return Err(error),
             };
-            let stored = guard.claim.value();
+            let rest = Self::value_without(&place, &guard.claim, link);
             guard.claim.begin();
+            place.dir.index_changing(guard.claim.fold());
+            let expected = if away { None } else { place.dir.expect(&place.name, false) };
             let (backend, disk, key) = (&place.dir.mount.backend, place.name.to_disk(), node.key());
             let removed = match node.kind() {
                 // Somebody outside moved its directory: what stands in it is no longer ours to remove.
@@ -114,8 +116,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 Ok(()) => {
                     self.count(Count::Removes);
                     marked.keep();
+                    if let Some(expected) = expected {
+                        expected.came();
+                    }
                     self.mark_removed(link);
-                    guard.claim.publish(self.value_without(&place, &stored, link), Self::answers(&place.dir));
+                    place.dir.index_changed(guard.claim.fold(), &place.name, false);
+                    guard.claim.publish(rest);
                     drop(drained);
                     return Ok(Removal::Removed);
                 }
@@ -199,17 +205,18 @@ impl<F: Default + Send + 'static> Vfs<F> {
             return Err(FsError::PathNotFound);
         }
         let slot = self.slot(&place.dir, &place.dir.mount.fold.fold(&place.name));
-        let claim = slot.claim().await;
+        let mut claim = slot.claim().await;
+        claim.since(place.dir.stamp());
         let changing = Changing::new(&place.dir, &slot);
         Ok((NameGuard::new(claim, changing, gate), Some(drained)))
     }
 
     /// What is left of a name's meaning without `link`.
-    pub(crate) fn value_without(&self, place: &Place<F>, stored: &Value<F>, link: &Arc<Link<F>>) -> Value<F> {
-        let mount = &place.dir.mount;
-        match stored.without(link, mount.exact || (mount.trust && stored.is_known())) {
-            // Where others create names too, absence is not kept.
-            Value::Negative if !mount.trust => Value::Unknown,
+    pub(crate) fn value_without(place: &Place<F>, claim: &Claim<F>, link: &Arc<Link<F>>) -> Value<F> {
+        let whole = place.dir.mount.exact || claim.believed(true).is_some();
+        match claim.value().without(link, whole) {
+            // Where others create names too and nobody tells, absence is not kept.
+            Value::Negative if claim.stamp().is_none() => Value::Unknown,
             value => value,
         }
     }

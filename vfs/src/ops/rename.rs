@@ -13,12 +13,13 @@ use crate::counters::Count;
 use crate::error::{FsError, Result};
 use crate::lookup::gate::{Gate, GateGuard, Mode};
 use crate::lookup::link::{GONE, Link, MOVING, Place};
-use crate::lookup::slot::{Answers, Claim, Value};
+use crate::lookup::slot::{Claim, Value};
 use crate::metadata::Kind;
 use crate::name::Name;
 use crate::node::{Changing, Node, NodeId};
 use crate::opens::Opens;
 use crate::ops::create::settle;
+use crate::ops::lookup::CaughtUp;
 use crate::rank::operation;
 use crate::sync::{Defect, defect, spawn};
 
@@ -58,7 +59,6 @@ struct RenameGuard<F> {
     _topology: Option<GateGuard>,
     _gates: Vec<GateGuard>,
     place: Place<F>,
-    stored: Value<F>,
     /// What the target's name means, the link itself included if it is the same name.
     target_value: Value<F>,
     target: Option<Arc<Link<F>>>,
@@ -258,9 +258,16 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 .run(async move {
                     let mut marks = marks;
                     guard.begin();
+                    guard.place.dir.index_changing(guard.from.fold());
+                    to_dir.index_changing(guard.to.as_ref().unwrap_or(&guard.from).fold());
+                    // What comes to the target's name is not told apart from a foreign move to it.
+                    let expected = guard.place.dir.expect(&guard.place.name, false);
                     match rename_on_disk(&guard, &link, &to_dir, &to).await {
                         Ok(name) => {
                             this.count(Count::Renames);
+                            if let Some(expected) = expected {
+                                expected.came();
+                            }
                             marks.done = true;
                             this.commit_rename(guard, &link, Place { dir: to_dir, name });
                             drop(moving);
@@ -352,7 +359,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let from_slot = self.slot(&place.dir, &place.dir.mount.fold.fold(&place.name));
         let to_slot = self.slot(to_dir, &to_dir.mount.fold.fold(to));
         let is_one_slot = Arc::ptr_eq(&from_slot, &to_slot);
-        let (from, to_claim) = if is_one_slot {
+        let (mut from, mut to_claim) = if is_one_slot {
             (from_slot.claim().await, None)
         } else if defect(Defect::UnorderedClaims)
             || (from_slot.dir, &from_slot.fold) < (to_slot.dir, &to_slot.fold)
@@ -363,6 +370,10 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let to_claim = to_slot.claim().await;
             (from_slot.claim().await, Some(to_claim))
         };
+        from.since(place.dir.stamp());
+        if let Some(claim) = &mut to_claim {
+            claim.since(to_dir.stamp());
+        }
         let changing =
             (Changing::new(&place.dir, &from_slot), (!is_one_slot).then(|| Changing::new(to_dir, &to_slot)));
 
@@ -373,6 +384,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         if link.is_gone() {
             return Err(FsError::NotFound);
         }
+        let mut caught_up = CaughtUp::default();
         if !place.dir.mount.trust {
             if place.dir.id() != to_dir.id() {
                 self.check_ancestry(&place.dir).await.map_err(|error| match error {
@@ -381,19 +393,22 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 })?;
             }
             // The backend renames whatever has the name.
-            match self.ask(&place.dir, &place.name.to_disk()).await? {
-                Some(info) if info.metadata.key == node.key() => {}
-                _ => {
-                    from_slot.suspect();
-                    return Err(FsError::NotFound);
+            let stamp = self.catch_up(&place.dir, &mut caught_up);
+            let believed = from.believed(false).filter(|_| stamp.is_some() && stamp == from.stamp());
+            if !believed.is_some_and(|value| value.links().iter().any(|known| Arc::ptr_eq(known, link))) {
+                match self.ask(&place.dir, &place.name.to_disk()).await? {
+                    Some(info) if info.metadata.key == node.key() => {}
+                    _ => {
+                        from_slot.suspect();
+                        return Err(FsError::NotFound);
+                    }
                 }
             }
         }
-        let stored = from.value();
-        let target_value = match &to_claim {
-            Some(claim) => self.value(to_dir, to, claim, false).await?,
+        let target_value = match &mut to_claim {
+            Some(claim) => self.value(to_dir, to, claim, false, &mut caught_up).await?,
             // Before a change of case alone all other spellings are looked at.
-            None => self.value(to_dir, to, &from, true).await?,
+            None => self.value(to_dir, to, &mut from, true, &mut caught_up).await?,
         };
         let others = || target_value.links().iter().filter(|other| !Arc::ptr_eq(other, link));
         let target = others().find(|other| other.is_at(to_dir, to)).or_else(|| others().next()).cloned();
@@ -433,7 +448,6 @@ impl<F: Default + Send + 'static> Vfs<F> {
             _topology: topology,
             _gates: gates,
             place,
-            stored,
             target_value,
             target,
         }))
@@ -441,19 +455,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// Tells the world, at one instant, that `link` stands at `place`.
     fn commit_rename(&self, guard: RenameGuard<F>, link: &Arc<Link<F>>, place: Place<F>) {
-        let RenameGuard {
-            from,
-            to,
-            _changing,
-            _topology,
-            _gates,
-            place: before,
-            stored,
-            target_value,
-            target,
-        } = guard;
-        let answers = Self::answers(&place.dir);
+        let RenameGuard { from, to, _changing, _topology, _gates, place: before, target_value, target } =
+            guard;
+        before.dir.index_changed(from.fold(), &before.name, false);
         if let Some(target) = &target {
+            if let Some(spelling) = target.spelling() {
+                place.dir.index_changed(to.as_ref().unwrap_or(&from).fold(), &spelling, false);
+            }
             self.mark_removed(target);
         }
         let opens = link.node().opens();
@@ -469,10 +477,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
         };
         let to_value = rest.with(link);
         match to {
-            None => from.publish(to_value, answers),
+            None => {
+                place.dir.index_changed(from.fold(), &place.name, true);
+                from.publish(to_value);
+            }
             Some(to) => {
-                let from_value = self.value_without(&before, &stored, link);
-                publish_both(from, from_value, to, to_value, answers);
+                place.dir.index_changed(to.fold(), &place.name, true);
+                let from_value = Self::value_without(&before, &from, link);
+                publish_both(from, from_value, to, to_value);
             }
         }
         drop(opens);
@@ -559,7 +571,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let mut contradicted = false;
         loop {
             let mut guard = self.lookup_and_lock(to_dir, to, self.gate_mode()).await?;
-            let value = self.value(to_dir, to, &guard.claim, false).await?;
+            let mut caught_up = CaughtUp::default();
+            let value = self.value(to_dir, to, &mut guard.claim, false, &mut caught_up).await?;
             let target = value.pick(to).cloned();
             match &target {
                 Some(_) if !replace => return Err(FsError::Exists.into()),
@@ -584,6 +597,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let outcome = self
                 .run(async move {
                     guard.claim.begin();
+                    dir.index_changing(guard.claim.fold());
                     let name = target.as_ref().and_then(|target| target.spelling()).unwrap_or(to);
                     let disk = name.to_disk();
                     match dir.mount.backend.link(&*file, &dir.be, &disk, target.is_some()).await {
@@ -598,10 +612,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
                                 None => value,
                             };
                             let mut opens = node.opens();
+                            let spelled = name.clone();
                             let made = node.link_to(Some(Place { dir: Arc::clone(&dir), name }));
                             opens.state().add(&made);
                             drop(opens);
-                            guard.claim.publish(rest.with(&made), Self::answers(&dir));
+                            dir.index_changed(guard.claim.fold(), &spelled, true);
+                            guard.claim.publish(rest.with(&made));
                             Ok(made)
                         }
                         Err(error) => {
@@ -626,15 +642,15 @@ impl<F: Default + Send + 'static> Vfs<F> {
     }
 }
 
-fn publish_both<F>(from: Claim<F>, from_value: Value<F>, to: Claim<F>, to_value: Value<F>, answers: Answers) {
+fn publish_both<F>(from: Claim<F>, from_value: Value<F>, to: Claim<F>, to_value: Value<F>) {
     if defect(Defect::SourceThenTarget) {
-        from.publish(from_value, answers);
-        to.publish(to_value, answers);
+        from.publish(from_value);
+        to.publish(to_value);
     } else if defect(Defect::TargetThenSource) {
-        to.publish(to_value, answers);
-        from.publish(from_value, answers);
+        to.publish(to_value);
+        from.publish(from_value);
     } else {
-        Claim::publish_two((from, from_value), (to, to_value), answers);
+        Claim::publish_two((from, from_value), (to, to_value));
     }
 }
 

@@ -1,0 +1,320 @@
+//! What the cache may believe where others change the tree too.
+//!
+//! Each directory has a [`Stamp`] while what is learnt in it is kept, and each value that is stored has the stamp which
+//! its directory had *before* the storage was asked; it is believed as long as the two are the same. Where nobody else
+//! changes the tree there is one stamp for ever. Where nothing is told of foreign changes there is none, and what a name
+//! means is looked up each time (`ops::lookup`).
+//!
+//! Where a [`Watcher`] tells of them, the rules are these:
+//!
+//! - A directory gets its stamp after it has begun to be watched. So whatever changes after the storage was asked is in
+//!   the queue.
+//! - Before anything is believed the queue is read to its end, once a walk ([`Watching::catch_up`], the *barrier*). A
+//!   change is queued before the call that made it returns, so a reader misses nothing that had ended when he came.
+//! - An empty queue says nothing while somebody has read from it and not yet applied what he read. The barrier is passed
+//!   if nobody was at that before the queue was seen empty, and nobody after it.
+//! - A change makes the value of its name unknown; of a name that is claimed, also of one that is just being looked up, it
+//!   is remembered, and what is published then is not kept.
+//! - The changes that we make come through the queue as well. What is going to come is noted before the call, and leaves
+//!   the value alone. It is noted for makings and removals only: of two moves to one name in a row the kernel may tell
+//!   one, and then nobody knows whose it was. What was noted is forgotten when the call fails, when changes are lost,
+//!   and when the watch ends.
+//! - A walk goes down from the root through directories each of which is watched, and believes or looks up each name on
+//!   the way; so what it finds stands where it was found, however the directories above are moved.
+//! - When changes are lost no stamp from before is one any more, at once and whatever there is of values and indexes.
+//! - A directory that cannot be watched has no stamp, and no client is told of that.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use ahash::RandomState;
+
+use super::slotmap::SlotMap;
+use crate::backend::{Change, WatchId, Watcher};
+use crate::name::{DiskName, Name};
+use crate::node::{Directory, Node};
+use crate::rank::Level;
+use crate::sync::{AtomicU32, AtomicUsize, Defect, Mutex, Ordering, defect, mutex};
+
+/// The most directories of a mount that are watched. The system's own bound, which all its processes share, may be less.
+const WATCHES_MAX: usize = 64 * 1024;
+
+/// A directory is watched when it is looked into for the second time; if that came to nothing it is tried again after so
+/// many more.
+const LOOKS: u32 = 2;
+const LOOKS_AGAIN: u32 = 256;
+
+/// Since when what is learnt in a directory is kept. The default: for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stamp(u32);
+
+/// What a directory has of its watch.
+#[derive(Default)]
+pub(crate) struct Watched {
+    /// Zero: it is not watched.
+    stamp: AtomicU32,
+    looks: AtomicU32,
+    id: Mutex<Option<WatchId>>,
+}
+
+/// The watched directories of a mount, and the queue of what happens in them.
+pub(crate) struct Watching<F> {
+    watcher: Arc<dyn Watcher>,
+    /// Those who read from the queue and may not have applied yet what they read.
+    busy: AtomicUsize,
+    /// Held by who reads from the queue. Before all other short mutexes.
+    reading: Mutex<()>,
+    watched: Mutex<BTreeMap<WatchId, Weak<Node<F>>>>,
+    /// The last stamp that was given, and the last one that is none any more.
+    given: AtomicU32,
+    lost: AtomicU32,
+    expected: Mutex<HashMap<Expectation, u32, RandomState>>,
+}
+
+/// A change of our own that the queue is going to tell of.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Expectation {
+    watch: WatchId,
+    disk: DiskName,
+    made: bool,
+}
+
+impl<F> Watching<F> {
+    pub(crate) fn new(watcher: Arc<dyn Watcher>) -> Watching<F> {
+        Watching {
+            watcher,
+            busy: AtomicUsize::new(0),
+            reading: mutex(Level::Reading, ()),
+            watched: mutex(Level::Watches, BTreeMap::new()),
+            given: AtomicU32::new(0),
+            lost: AtomicU32::new(0),
+            expected: Mutex::new(HashMap::default()),
+        }
+    }
+
+    /// The barrier: when it returns, all that had been queued when it was called is applied. Called without any lock but
+    /// gates and claims.
+    pub(crate) fn catch_up(&self, slots: &SlotMap<F>) {
+        if self.is_caught_up() {
+            return;
+        }
+        let _alone = self.reading.lock();
+        let _busy = Busy::new(&self.busy);
+        self.watcher.read(&mut |change| self.apply(slots, change));
+    }
+
+    fn is_caught_up(&self) -> bool {
+        if defect(Defect::DrainedIsEmpty) {
+            return self.watcher.is_empty();
+        }
+        let is_idle = || self.busy.load(Ordering::SeqCst) == 0;
+        is_idle() && self.watcher.is_empty() && is_idle()
+    }
+
+    fn apply(&self, slots: &SlotMap<F>, change: Change<'_>) {
+        match change {
+            Change::Created(watch, disk) => self.name_changed(slots, watch, disk, true, true),
+            Change::MovedTo(watch, disk) => self.name_changed(slots, watch, disk, true, false),
+            Change::Removed(watch, disk) => self.name_changed(slots, watch, disk, false, true),
+            Change::Moved(watch) => {
+                // Told by the directory that it stood in as well, if that is watched.
+                let Some(node) = self.node(watch) else { return };
+                let place = node.directory().and_then(|directory| directory.place.lock().clone());
+                if let Some(place) = place {
+                    suspect(slots, &place.dir, &place.name);
+                }
+            }
+            Change::Ended(watch) => {
+                let node = self.node(watch);
+                drop(self.watched.lock().remove(&watch));
+                self.expected.lock().retain(|expected, _| expected.watch != watch);
+                if let Some(node) = node
+                    && let Some(directory) = node.directory()
+                {
+                    directory.watched.stamp.store(0, Ordering::SeqCst);
+                    *directory.watched.id.lock() = None;
+                    node.forget_index();
+                }
+            }
+            Change::Lost => {
+                self.expected.lock().clear();
+                self.lost.store(self.given.load(Ordering::SeqCst), Ordering::SeqCst);
+                let watched: Vec<_> = self.watched.lock().values().cloned().collect();
+                watched.iter().filter_map(Weak::upgrade).for_each(|node| node.forget_index());
+                tracing::debug!(
+                    "more has changed in a share than the system tells; its names are learnt anew"
+                );
+            }
+        }
+    }
+
+    fn name_changed(
+        &self,
+        slots: &SlotMap<F>,
+        watch: WatchId,
+        disk: &[u8],
+        present: bool,
+        may_be_ours: bool,
+    ) {
+        let Some(node) = self.node(watch) else { return };
+        let name = Name::from_disk(disk);
+        let fold = node.mount.fold.fold(&name);
+        node.index_told(&fold, disk, present);
+        if may_be_ours && self.take_expected(&Expectation { watch, disk: DiskName::new(disk), made: present })
+        {
+            return;
+        }
+        if let Some(slot) = slots.find(node.id(), &fold) {
+            slot.suspect();
+        }
+    }
+
+    fn node(&self, watch: WatchId) -> Option<Arc<Node<F>>> {
+        self.watched.lock().get(&watch)?.upgrade()
+    }
+
+    fn take_expected(&self, which: &Expectation) -> bool {
+        let mut expected = self.expected.lock();
+        let Some(count) = expected.get_mut(which) else { return false };
+        if defect(Defect::ExpectsForEver) {
+            return true;
+        }
+        *count -= 1;
+        if *count == 0 {
+            expected.remove(which);
+        }
+        true
+    }
+
+    /// The stamp of a directory, if it has one that holds still.
+    fn stamp(&self, directory: &Directory<F>) -> Option<Stamp> {
+        let stamp = directory.watched.stamp.load(Ordering::SeqCst);
+        (stamp > self.lost.load(Ordering::SeqCst)).then_some(Stamp(stamp))
+    }
+
+    /// Begins to watch a directory, if it is not watched. `None`: it cannot be.
+    fn watch(&self, dir: &Arc<Node<F>>, directory: &Directory<F>) -> Option<Stamp> {
+        let mut watched = self.watched.lock();
+        if let Some(stamp) = self.stamp(directory) {
+            return Some(stamp);
+        }
+        if watched.len() >= WATCHES_MAX {
+            return None;
+        }
+        if defect(Defect::WatchesLate) {
+            let stamp = self.given.fetch_add(1, Ordering::SeqCst) + 1;
+            directory.watched.stamp.store(stamp, Ordering::SeqCst);
+        }
+        let id = match self.watcher.watch(&dir.be) {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::debug!(%error, "a directory cannot be watched; its names are looked up each time");
+                return None;
+            }
+        };
+        // Another node of the same directory may have had it, one that is about to end.
+        watched.insert(id, Arc::downgrade(dir));
+        *directory.watched.id.lock() = Some(id);
+        let stamp = self.given.fetch_add(1, Ordering::SeqCst) + 1;
+        directory.watched.stamp.store(stamp, Ordering::SeqCst);
+        Some(Stamp(stamp))
+    }
+
+    /// A directory's node ends, and with it its watch.
+    pub(crate) fn end(&self, node: &Node<F>, directory: &mut Directory<F>) {
+        let Some(id) = directory.watched.id.get_mut().take() else { return };
+        let mut watched = self.watched.lock();
+        if watched.get(&id).is_some_and(|watched| std::ptr::eq(watched.as_ptr(), node)) {
+            watched.remove(&id);
+            self.watcher.unwatch(id);
+        }
+    }
+}
+
+/// What is stored of a name is no longer believed.
+pub(crate) fn suspect<F>(slots: &SlotMap<F>, dir: &Node<F>, name: &Name) {
+    if let Some(slot) = slots.find(dir.id(), &dir.mount.fold.fold(name)) {
+        slot.suspect();
+    }
+}
+
+/// Somebody reads from the queue.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl Busy<'_> {
+    fn new(busy: &AtomicUsize) -> Busy<'_> {
+        busy.fetch_add(1, Ordering::SeqCst);
+        Busy(busy)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl<F> Node<F> {
+    /// Since when what is learnt in this directory is kept; `None`: it is not.
+    #[inline]
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        if self.mount.trust {
+            return Some(Stamp::default());
+        }
+        self.mount.watching.as_ref()?.stamp(self.directory()?)
+    }
+
+    /// [`Node::stamp`] of a directory that is looked into, which is watched from the second time on.
+    pub(crate) fn stamp_when_looked_into(self: &Arc<Self>) -> Option<Stamp> {
+        if let Some(stamp) = self.stamp() {
+            return Some(stamp);
+        }
+        let (watching, directory) = (self.mount.watching.as_ref()?, self.directory()?);
+        let looks = directory.watched.looks.fetch_add(1, Ordering::Relaxed) + 1;
+        if looks == LOOKS || looks % LOOKS_AGAIN == 0 { watching.watch(self, directory) } else { None }
+    }
+
+    /// [`Node::stamp`] of a directory all of whose names are to be learnt.
+    pub(crate) fn stamp_for_index(self: &Arc<Self>) -> Option<Stamp> {
+        if let Some(stamp) = self.stamp() {
+            return Some(stamp);
+        }
+        self.mount.watching.as_ref()?.watch(self, self.directory()?)
+    }
+
+    /// A change of our own that is about to be made, so that it is not taken for a foreign one.
+    pub(crate) fn expect(self: &Arc<Self>, name: &Name, made: bool) -> Option<Expected<F>> {
+        let watching = self.mount.watching.as_ref()?;
+        self.stamp()?;
+        let watch = (*self.directory()?.watched.id.lock())?;
+        let expectation = Expectation { watch, disk: name.to_disk(), made };
+        *watching.expected.lock().entry(expectation.clone()).or_default() += 1;
+        Some(Expected { dir: Arc::clone(self), expectation, came: false })
+    }
+}
+
+/// A change of our own that the queue is going to tell of, unless it does not come about.
+pub(crate) struct Expected<F> {
+    dir: Arc<Node<F>>,
+    expectation: Expectation,
+    came: bool,
+}
+
+impl<F> Expected<F> {
+    /// The change was made.
+    pub(crate) fn came(mut self) {
+        self.came = true;
+    }
+}
+
+impl<F> Drop for Expected<F> {
+    fn drop(&mut self) {
+        if !self.came
+            && let Some(watching) = &self.dir.mount.watching
+        {
+            // It may have come all the same, and been told: then nothing is left to take back.
+            watching.take_expected(&self.expectation);
+        }
+    }
+}

@@ -1,0 +1,784 @@
+//! Which names a directory has, folded: so that a name which is absent in any case costs no call of the storage, and one
+//! that stands there in another case a single lookup of its exact spelling.
+//!
+//! It is made by the second search for a name that was not known, of the names that the storage tells then, or of a
+//! client's listing; where nobody else changes the tree, a directory that was made by us has it from the start. The
+//! rules by which it is right:
+//!
+//! - It is asked for a name, and told of a change of it, only by whoever has that name's claim. So what is under way is
+//!   nobody's business but its owner's, and for each name by itself the index has to be right at the end of each claim.
+//! - Changes that end while the names are being read are kept in a journal, and applied in order to what was read: for a
+//!   name that changed meanwhile the last change decides, for all others the reading is right.
+//! - A name whose change has not come to a known end (it is under way, its outcome is unknown, its task was lost) is
+//!   *unsure*: the index has no answer for it, until somebody with its claim has looked.
+//! - Where a watcher tells of changes, it tells of ours as well, and the index follows the queue alone: it is what the
+//!   storage was when the queue was last read, and that is done before each question. The directory is watched before
+//!   its names are read. See `coherence`.
+//! - Who fills it is a task of its own, which no client can cancel, one a directory. If it is lost, what it was to make
+//!   is forgotten, and those who wait go on without.
+//!
+//! It takes about twelve bytes a name besides the name. All are dropped, the longest unused first, when they take too
+//! much together ([`Indexes::shed`]).
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+
+use super::coherence::Stamp;
+use super::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
+use crate::backend::{DirEntry, NameSink};
+use crate::error::FsError;
+use crate::fold::{Fold, FoldedName};
+use crate::name::{DiskName, Name};
+use crate::node::{Node, NodeId};
+use crate::rank::Level;
+use crate::sync::{Defect, Mutex, defect, mutex};
+
+/// The most names of one directory's index.
+const ENTRIES_MAX: usize = 2_000_000;
+
+/// The most memory of one directory's index, in bytes.
+const BYTES_MAX: usize = 64 << 20;
+
+/// The most memory of all indexes together, in bytes.
+const TOTAL_BYTES_MAX: usize = 64 << 20;
+
+/// The most changes that are kept for a directory while its names are read.
+const JOURNAL_MAX: usize = 64 * 1024;
+
+/// The most unsure names of a directory.
+const UNSURE_MAX: usize = 1024;
+
+/// The search that makes the index; if that came to nothing it is tried again after so many more.
+const SEARCHES: u32 = 2;
+const SEARCHES_AGAIN: u32 = 256;
+
+/// The names of one directory by their folded form: the names as on disk one after the other, each behind its length, and
+/// a table of where they begin.
+pub(crate) struct NameIndex {
+    fold: Fold,
+    table: HashTable<Entry>,
+    arena: Vec<u8>,
+    /// Bytes of the arena that no name uses any more.
+    unused: usize,
+}
+
+/// Where a name begins in the arena, and the hash of its folded form.
+#[derive(Clone, Copy)]
+struct Entry {
+    at: u32,
+    hash: u32,
+}
+
+impl Entry {
+    fn spread(&self) -> u64 {
+        spread(self.hash)
+    }
+}
+
+/// A table's hash of the half that is kept of a name's.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+fn hash_of(fold: &FoldedName) -> u32 {
+    static STATE: OnceLock<RandomState> = OnceLock::new();
+    STATE.get_or_init(RandomState::new).hash_one(fold.as_bytes()) as u32
+}
+
+/// The length of a name's length.
+const LENGTH: usize = 2;
+
+fn name_at(arena: &[u8], at: u32) -> &[u8] {
+    let at = at as usize;
+    let length = usize::from(u16::from_le_bytes([arena[at], arena[at + 1]]));
+    &arena[at + LENGTH..at + LENGTH + length]
+}
+
+impl NameIndex {
+    pub(crate) fn new(fold: Fold) -> NameIndex {
+        NameIndex { fold, table: HashTable::new(), arena: Vec::new(), unused: 0 }
+    }
+
+    /// The memory that it takes, near enough.
+    pub(crate) fn bytes(&self) -> usize {
+        self.arena.capacity() + self.table.capacity() * (size_of::<Entry>() + 1) * 8 / 7
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The form under which a name is found.
+    fn folded(&self, disk: &[u8]) -> FoldedName {
+        self.fold.fold(&Name::from_disk(disk))
+    }
+
+    /// False: there is no room for it.
+    pub(crate) fn insert(&mut self, fold: &FoldedName, disk: &[u8]) -> bool {
+        let Ok(length) = u16::try_from(disk.len()) else { return false };
+        let hash = hash_of(fold);
+        let arena = &mut self.arena;
+        if self.table.find(spread(hash), |entry| name_at(arena, entry.at) == disk).is_some() {
+            return true;
+        }
+        if self.table.len() >= ENTRIES_MAX || arena.len() + LENGTH + disk.len() > BYTES_MAX {
+            return false;
+        }
+        let at = arena.len() as u32;
+        arena.extend_from_slice(&length.to_le_bytes());
+        arena.extend_from_slice(disk);
+        self.table.insert_unique(spread(hash), Entry { at, hash }, Entry::spread);
+        true
+    }
+
+    fn remove(&mut self, fold: &FoldedName, disk: &[u8]) {
+        let hash = spread(hash_of(fold));
+        if let Ok(entry) = self.table.find_entry(hash, |entry| name_at(&self.arena, entry.at) == disk) {
+            entry.remove();
+            self.unused += LENGTH + disk.len();
+        }
+        if self.unused > 4096 && self.unused > self.arena.len() / 2 {
+            self.compact();
+        }
+    }
+
+    fn compact(&mut self) {
+        let mut arena = Vec::with_capacity(self.arena.len() - self.unused);
+        let mut table = HashTable::with_capacity(self.table.len());
+        for entry in &self.table {
+            let name = name_at(&self.arena, entry.at);
+            let at = arena.len() as u32;
+            arena.extend_from_slice(&(name.len() as u16).to_le_bytes());
+            arena.extend_from_slice(name);
+            table.insert_unique(entry.spread(), Entry { at, ..*entry }, Entry::spread);
+        }
+        (self.table, self.arena, self.unused) = (table, arena, 0);
+    }
+
+    /// False: there is no room for it.
+    fn apply(&mut self, change: &Changed) -> bool {
+        let fold = self.folded(change.disk.as_bytes());
+        self.set(&fold, change.disk.as_bytes(), change.present)
+    }
+
+    fn set(&mut self, fold: &FoldedName, disk: &[u8], present: bool) -> bool {
+        if present {
+            return self.insert(fold, disk);
+        }
+        self.remove(fold, disk);
+        true
+    }
+
+    /// Every spelling of the name of this folded form.
+    pub(crate) fn spellings(&self, wanted: &FoldedName) -> Vec<DiskName> {
+        let hash = hash_of(wanted);
+        let found = self.table.iter_hash(spread(hash)).filter(|entry| entry.hash == hash);
+        let names = found.map(|entry| name_at(&self.arena, entry.at));
+        names.filter(|disk| is_spelling(self.fold, disk, wanted)).map(DiskName::new).collect()
+    }
+
+    /// Every name, for checks.
+    pub(crate) fn all(&self) -> Vec<DiskName> {
+        self.table.iter().map(|entry| DiskName::new(name_at(&self.arena, entry.at))).collect()
+    }
+}
+
+/// Does the disk name `disk` fold to `wanted`?
+pub(crate) fn is_spelling(fold: Fold, disk: &[u8], wanted: &FoldedName) -> bool {
+    // Most names are plain: no character of theirs is shown through the private-use map (whose letters begin with EF).
+    if fold == Fold::Insensitive && disk.is_ascii() && !wanted.as_bytes().contains(&0xEF) {
+        return disk.eq_ignore_ascii_case(wanted.as_bytes());
+    }
+    fold.fold(&Name::from_disk(disk)) == *wanted
+}
+
+/// A change of a name that came while the names were being read.
+struct Changed {
+    disk: DiskName,
+    present: bool,
+}
+
+enum Stage {
+    /// There is none.
+    None,
+    /// It is being made, by who has this ticket.
+    Filling {
+        ticket: u64,
+        stamp: Stamp,
+        journal: Vec<Changed>,
+        /// By a client's listing, which may never come to its end: nobody waits for it.
+        listing: bool,
+    },
+    Complete {
+        stamp: Stamp,
+        names: Box<NameIndex>,
+    },
+}
+
+/// What a directory has of an index.
+pub(crate) struct DirIndex {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    stage: Stage,
+    /// Searches for names that were not known, since there was an index.
+    searches: u32,
+    /// When it was last of use, by the clock of all.
+    used: u64,
+    /// What it is counted as.
+    bytes: usize,
+    /// Names whose last change has come to no known end.
+    unsure: BTreeSet<FoldedName>,
+    /// Those who wait for the filling to end.
+    queue: Option<Box<Queue<(), ()>>>,
+    listing: Option<Box<Listing>>,
+}
+
+/// A client's listing from which the index is being made.
+pub(crate) struct Listing {
+    ticket: u64,
+    /// Which open directory it goes through, and up to where.
+    file: usize,
+    at: u64,
+    names: NameIndex,
+}
+
+/// What an index says of a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Nothing: there is no index, or the name is unsure.
+    Unknown,
+    /// Its spellings on the disk; none: it is absent.
+    Spellings(Vec<DiskName>),
+}
+
+impl DirIndex {
+    /// None yet.
+    pub(crate) fn new() -> DirIndex {
+        DirIndex {
+            inner: mutex(
+                Level::Index,
+                Inner {
+                    stage: Stage::None,
+                    searches: 0,
+                    used: 0,
+                    bytes: 0,
+                    unsure: BTreeSet::new(),
+                    queue: None,
+                    listing: None,
+                },
+            ),
+        }
+    }
+}
+
+impl Inner {
+    fn is_unsure(&self, fold: &FoldedName) -> bool {
+        self.unsure.contains(fold)
+    }
+
+    /// False: there are too many.
+    fn unsure(&mut self, fold: FoldedName) -> bool {
+        self.unsure.insert(fold);
+        self.unsure.len() <= UNSURE_MAX
+    }
+
+    fn sure(&mut self, fold: &FoldedName) {
+        self.unsure.remove(fold);
+    }
+
+    /// False: there is no room for it.
+    fn apply(&mut self, fold: &FoldedName, disk: &[u8], present: bool) -> bool {
+        match &mut self.stage {
+            Stage::None => true,
+            Stage::Filling { .. } if defect(Defect::FillWithoutJournal) => true,
+            Stage::Filling { journal, .. } => {
+                journal.push(Changed { disk: DiskName::new(disk), present });
+                journal.len() < JOURNAL_MAX
+            }
+            Stage::Complete { names, .. } => names.set(fold, disk, present),
+        }
+    }
+
+    /// Forgets what there is, or was to be. Those who wait go on without.
+    fn forget(&mut self, wakes: &mut Wakes) {
+        self.stage = Stage::None;
+        self.unsure.clear();
+        self.listing = None;
+        self.searches = SEARCHES;
+        self.wake(wakes);
+    }
+
+    fn wake(&mut self, wakes: &mut Wakes) {
+        if let Some(mut queue) = self.queue.take() {
+            while let Some(waiter) = queue.pop() {
+                wakes.push(waiter.grant(()));
+            }
+        }
+    }
+}
+
+/// The indexes of all directories, and the memory that they take.
+pub(crate) struct Indexes<F> {
+    bytes: AtomicUsize,
+    /// Counts questions: the time by which the longest unused is found.
+    clock: AtomicU64,
+    /// The directories that have one with names in it.
+    known: Mutex<BTreeMap<NodeId, Weak<Node<F>>>>,
+}
+
+impl<F> Indexes<F> {
+    pub(crate) fn new() -> Indexes<F> {
+        Indexes { bytes: AtomicUsize::new(0), clock: AtomicU64::new(0), known: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// The memory that all of them take, near enough.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Drops the longest unused ones until no more than `target` bytes are left. Called without any lock.
+    pub(crate) fn shed(&self, target: usize) {
+        let known: Vec<Weak<Node<F>>> = self.known.lock().values().cloned().collect();
+        let mut known: Vec<(u64, Arc<Node<F>>)> = known
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter_map(|node| {
+                let used = node.directory()?.index.inner.lock().used;
+                Some((used, node))
+            })
+            .collect();
+        known.sort_unstable_by_key(|(used, _)| *used);
+        for (_, node) in known {
+            if self.bytes() <= target {
+                break;
+            }
+            node.forget_index();
+        }
+    }
+
+    /// A moment, for telling what was used longer ago.
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The index of a directory takes so many bytes instead of so many. Called with it locked.
+    fn recount(&self, node: &Arc<Node<F>>, before: usize, now: usize) {
+        match (before, now) {
+            (0, 0) => {}
+            (0, _) => drop(self.known.lock().insert(node.id(), Arc::downgrade(node))),
+            (_, 0) => drop(self.known.lock().remove(&node.id())),
+            _ => {}
+        }
+        if now >= before {
+            self.bytes.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.bytes.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+
+    /// A directory's node ends.
+    pub(crate) fn end(&self, id: NodeId, index: &mut DirIndex) {
+        let bytes = index.inner.get_mut().bytes;
+        if bytes > 0 {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            drop(self.known.lock().remove(&id));
+        }
+    }
+}
+
+impl<F> Node<F> {
+    /// Does `f` to the directory's index, and counts what it takes then. `f` says false if there is no room: it is
+    /// dropped.
+    fn with_index<R>(self: &Arc<Self>, f: impl FnOnce(&mut Inner, &mut Wakes) -> (bool, R)) -> Option<R> {
+        let mut wakes = Wakes::default();
+        let mut inner = self.directory()?.index.inner.lock();
+        let (fits, result) = f(&mut inner, &mut wakes);
+        if !fits {
+            inner.forget(&mut wakes);
+        }
+        let now = match &inner.stage {
+            Stage::Complete { names, .. } => names.bytes(),
+            _ => 0,
+        };
+        let before = std::mem::replace(&mut inner.bytes, now);
+        let indexes = self.indexes();
+        if before != now {
+            indexes.recount(self, before, now);
+        }
+        drop(inner);
+        wakes.wake();
+        if now > before && indexes.bytes() > TOTAL_BYTES_MAX {
+            // Some more than needed, so that the next names need not come here.
+            indexes.shed(TOTAL_BYTES_MAX - TOTAL_BYTES_MAX / 16);
+        }
+        Some(result)
+    }
+
+    /// What the index says of a name. `stamp`: what was learnt in this directory since then is believed. Called with the
+    /// name's claim.
+    pub(crate) fn index_answer(self: &Arc<Self>, fold: &FoldedName, stamp: Stamp) -> Answer {
+        let Some(directory) = self.directory() else { return Answer::Unknown };
+        let mut inner = directory.index.inner.lock();
+        match &inner.stage {
+            Stage::Complete { stamp: since, names }
+                if (*since == stamp || defect(Defect::KeepsLostIndex)) && !inner.is_unsure(fold) =>
+            {
+                let spellings = names.spellings(fold);
+                inner.used = self.indexes().tick();
+                Answer::Spellings(spellings)
+            }
+            _ => Answer::Unknown,
+        }
+    }
+
+    /// A name that is not known is about to be searched for. True: it is time to make the index.
+    pub(crate) fn index_searched(&self, stamp: Stamp) -> bool {
+        let Some(directory) = self.directory() else { return false };
+        let mut inner = directory.index.inner.lock();
+        let has_one = match &inner.stage {
+            Stage::None => false,
+            Stage::Filling { stamp: since, listing, .. } => *since == stamp && !listing,
+            Stage::Complete { stamp: since, .. } => *since == stamp,
+        };
+        if has_one {
+            return false;
+        }
+        inner.searches += 1;
+        inner.searches == SEARCHES || inner.searches % SEARCHES_AGAIN == 0
+    }
+
+    /// A directory that was just made is worth its index at the first search; where nobody but us makes names in it, it
+    /// has it: none.
+    pub(crate) fn index_of_new(self: &Arc<Self>) {
+        let fold = self.mount.fold;
+        let trust = self.mount.trust;
+        self.with_index(|inner, _| {
+            inner.searches = SEARCHES - 1;
+            if trust {
+                let names = Box::new(NameIndex::new(fold));
+                inner.stage = Stage::Complete { stamp: Stamp::default(), names };
+            }
+            (true, ())
+        });
+    }
+
+    /// From now on changes are kept for who fills the index. `None`: there is one, or somebody else fills it; a client's
+    /// listing, which may never come to its end, makes room for who does it in one go.
+    pub(crate) fn index_begin(self: &Arc<Self>, stamp: Stamp) -> Option<Ticket<F>> {
+        let ticket = self.index_begin_as(stamp, None)?;
+        Some(Ticket { dir: Arc::clone(self), number: ticket })
+    }
+
+    fn index_begin_as(self: &Arc<Self>, stamp: Stamp, file: Option<usize>) -> Option<u64> {
+        let ticket = self.indexes().tick();
+        let begun = self.with_index(|inner, _| {
+            let begin = match &inner.stage {
+                Stage::None => true,
+                Stage::Filling { stamp: since, listing, .. } => {
+                    let other = inner.listing.as_ref().is_some_and(|listing| Some(listing.file) != file);
+                    *since != stamp || *listing && !(file.is_some() && other)
+                }
+                Stage::Complete { stamp: since, .. } => *since != stamp,
+            };
+            if begin {
+                let (journal, listing) = (Vec::new(), file.is_some());
+                inner.stage = Stage::Filling { ticket, stamp, journal, listing };
+                inner.unsure.clear();
+                inner.listing = None;
+            }
+            (true, begin)
+        });
+        if begun != Some(true) {
+            return None;
+        }
+        // What is being changed now was not kept; its owner tells how it ends, if he is not lost.
+        if !self.mount.is_notified() && !defect(Defect::FillIgnoresInFlight) {
+            for slot in self.changing() {
+                self.index_changing(&slot.fold);
+            }
+        }
+        Some(ticket)
+    }
+
+    /// Waits until nobody fills the index any more. `false`: nobody did.
+    pub(crate) async fn index_filled(self: &Arc<Self>) -> bool {
+        let waiter = {
+            let Some(directory) = self.directory() else { return false };
+            let mut inner = directory.index.inner.lock();
+            if !matches!(inner.stage, Stage::Filling { listing: false, .. }) {
+                return false;
+            }
+            inner.queue.get_or_insert_with(|| Box::new(Queue::new())).push(())
+        };
+        Wait::new(Arc::new(Line(Arc::clone(self))), waiter).await;
+        true
+    }
+
+    /// A client is about to list the directory from `from` on, through this open `file`: a listing from the start to the end
+    /// makes the index, if there is none. What comes back is for [`Node::index_listed`].
+    pub(crate) fn index_listing(self: &Arc<Self>, file: usize, from: u64, stamp: Stamp) -> Option<Listing> {
+        if from == 0 {
+            let ticket = self.index_begin_as(stamp, Some(file))?;
+            return Some(Listing { ticket, file, at: 0, names: NameIndex::new(self.mount.fold) });
+        }
+        let directory = self.directory()?;
+        let mut inner = directory.index.inner.lock();
+        let listing = inner.listing.take_if(|listing| listing.file == file)?;
+        // Going on elsewhere than where it ended: some names may be left out.
+        if listing.at == from { Some(*listing) } else { None }
+    }
+
+    /// A page of a client's listing; none: that was the end.
+    pub(crate) fn index_listed(self: &Arc<Self>, mut listing: Listing, page: &[DirEntry]) {
+        let Some(last) = page.last() else {
+            let ticket = Ticket { dir: Arc::clone(self), number: listing.ticket };
+            return ticket.finish(listing.names);
+        };
+        listing.at = last.cookie;
+        let mut fits = true;
+        for entry in page {
+            let fold = listing.names.fold.fold(&entry.name);
+            fits = fits && listing.names.insert(&fold, entry.name.to_disk().as_bytes());
+        }
+        self.with_index(|inner, _| match inner.stage {
+            Stage::Filling { ticket, .. } if ticket == listing.ticket => {
+                inner.listing = Some(Box::new(listing));
+                (fits, ())
+            }
+            _ => (true, ()),
+        });
+    }
+
+    /// A change of a name begins: until its end is told, nobody knows. Called with the name's claim.
+    pub(crate) fn index_changing(self: &Arc<Self>, fold: &FoldedName) {
+        if self.mount.is_notified() {
+            return;
+        }
+        self.with_index(|inner, _| match inner.stage {
+            Stage::None => (true, ()),
+            _ => (inner.unsure(fold.clone()), ()),
+        });
+    }
+
+    /// A name is there now, or is not any more. Called with the name's claim, before its meaning is published.
+    pub(crate) fn index_changed(self: &Arc<Self>, fold: &FoldedName, name: &Name, present: bool) {
+        if self.mount.is_notified() {
+            return;
+        }
+        let disk = name.to_disk();
+        self.with_index(|inner, _| {
+            inner.sure(fold);
+            (inner.apply(fold, disk.as_bytes(), present), ())
+        });
+    }
+
+    /// Every spelling of a name was looked for, and these were found. Called with the name's claim.
+    pub(crate) fn index_learnt<'a>(
+        self: &Arc<Self>,
+        fold: &FoldedName,
+        found: impl Iterator<Item = &'a DiskName>,
+    ) {
+        if self.mount.is_notified() {
+            return;
+        }
+        self.with_index(|inner, _| {
+            if !inner.is_unsure(fold) {
+                return (true, ());
+            }
+            inner.sure(fold);
+            let mut fits = true;
+            let known = match &inner.stage {
+                Stage::Complete { names, .. } => names.spellings(fold),
+                _ => Vec::new(),
+            };
+            for gone in known {
+                fits &= inner.apply(fold, gone.as_bytes(), false);
+            }
+            for disk in found {
+                fits &= inner.apply(fold, disk.as_bytes(), true);
+            }
+            (fits, ())
+        });
+    }
+
+    /// The queue says that a name was made or is gone.
+    pub(crate) fn index_told(self: &Arc<Self>, fold: &FoldedName, disk: &[u8], present: bool) {
+        self.with_index(|inner, _| (inner.apply(fold, disk, present), ()));
+    }
+
+    /// What was known of the names is not to be relied on.
+    pub(crate) fn forget_index(self: &Arc<Self>) {
+        self.with_index(|inner, _| (matches!(inner.stage, Stage::None), ()));
+    }
+
+    fn indexes(&self) -> &Indexes<F> {
+        &self.table().indexes
+    }
+}
+
+/// The right to fill the index of one directory; dropped, it is given up.
+pub(crate) struct Ticket<F> {
+    dir: Arc<Node<F>>,
+    number: u64,
+}
+
+impl<F> Ticket<F> {
+    /// What was read becomes the index, with what has changed since it was begun.
+    fn finish(self, mut names: NameIndex) {
+        self.dir.with_index(|inner, wakes| {
+            let Stage::Filling { ticket, stamp, journal, .. } = &mut inner.stage else { return (true, ()) };
+            if *ticket != self.number {
+                return (true, ());
+            }
+            let fits = std::mem::take(journal).iter().all(|change| names.apply(change));
+            inner.stage = Stage::Complete { stamp: *stamp, names: Box::new(names) };
+            inner.listing = None;
+            inner.used = self.number;
+            inner.wake(wakes);
+            (fits, ())
+        });
+    }
+}
+
+impl<F> Drop for Ticket<F> {
+    fn drop(&mut self) {
+        self.dir.with_index(|inner, _| {
+            let is_mine = matches!(inner.stage, Stage::Filling { ticket, .. } if ticket == self.number);
+            (!is_mine, ())
+        });
+    }
+}
+
+/// Those who wait for the filling of a directory's index.
+struct Line<F>(Arc<Node<F>>);
+
+impl<F> Owner for Line<F> {
+    type Grant = ();
+
+    fn leave(&self, waiter: &Waiter<()>) {
+        // Everybody is told at once: there is nothing to pass on.
+        if let Some(directory) = self.0.directory() {
+            let _told = give_up(&mut directory.index.inner.lock().queue, waiter);
+        }
+    }
+}
+
+/// Takes the names that the storage tells.
+struct Collect {
+    names: NameIndex,
+    fits: bool,
+}
+
+impl NameSink for Collect {
+    fn name(&mut self, disk: &[u8]) -> bool {
+        let fold = self.names.folded(disk);
+        self.fits = self.names.insert(&fold, disk);
+        self.fits
+    }
+}
+
+/// For models and tests, when nothing runs: what the index knows of each name is what the storage has.
+pub(crate) async fn check<F>(dir: &Arc<Node<F>>) {
+    let known = {
+        let Some(directory) = dir.directory() else { return };
+        let inner = directory.index.inner.lock();
+        match &inner.stage {
+            Stage::Complete { stamp, names } if Some(*stamp) == dir.stamp() => {
+                let names =
+                    names.all().into_iter().filter(|disk| !inner.is_unsure(&names.folded(disk.as_bytes())));
+                let unsure = inner.unsure.clone();
+                Some((names.collect::<BTreeSet<_>>(), unsure))
+            }
+            _ => None,
+        }
+    };
+    let Some((known, unsure)) = known else { return };
+    let sink = Box::new(Collect { names: NameIndex::new(dir.mount.fold), fits: true });
+    let Ok(sink) = dir.mount.backend.names(&dir.be, sink).await else { return };
+    let sink: Box<dyn Any> = sink;
+    let Ok(told) = sink.downcast::<Collect>() else { return };
+    let mut names = told.names.all();
+    names.retain(|disk| !unsure.contains(&told.names.folded(disk.as_bytes())));
+    assert_eq!(known, names.into_iter().collect(), "the index of {:?} is not what the backend has", dir.id());
+}
+
+/// Fills the index of the ticket's directory with the names that the storage has.
+pub(crate) async fn fill<F>(ticket: Ticket<F>) {
+    let dir = Arc::clone(&ticket.dir);
+    let sink = Box::new(Collect { names: NameIndex::new(dir.mount.fold), fits: true });
+    match dir.mount.backend.names(&dir.be, sink).await {
+        Ok(sink) => {
+            let sink: Box<dyn Any> = sink;
+            if let Ok(collected) = sink.downcast::<Collect>()
+                && collected.fits
+            {
+                ticket.finish(collected.names);
+            }
+        }
+        Err(FsError::NotSupported) => {}
+        Err(error) => tracing::debug!(%error, "a directory's names cannot be read for its index"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folded(name: &str) -> FoldedName {
+        Fold::Insensitive.fold(&Name::from_str(name).unwrap())
+    }
+
+    fn spellings(index: &NameIndex, name: &str) -> Vec<String> {
+        let mut names: Vec<String> = index.spellings(&folded(name)).iter().map(DiskName::to_string).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn spellings_of_one_name() {
+        let is = |disk: &[u8], name: &str| is_spelling(Fold::Insensitive, disk, &folded(name));
+        assert!(is(b"ReadMe", "README"));
+        assert!(!is(b"ReadMe2", "README"));
+        assert!(is("straße".as_bytes(), "STRAßE"));
+        assert!(is("ɐ".as_bytes(), "Ɐ"));
+        assert!(is(b"A:b.", "a\u{f03a}B\u{f02e}"));
+        assert!(!is(b"A:c.", "a\u{f03a}B\u{f02e}"));
+        assert!(is(b"\xe9x", "\u{f0e9}X"));
+        assert!(!is("\u{f03a}".as_bytes(), "\u{f03a}"), "the client means a colon");
+    }
+
+    #[test]
+    fn names_come_and_go() {
+        let mut index = NameIndex::new(Fold::Insensitive);
+        let set = |index: &mut NameIndex, name: &str, present| {
+            let disk = name.as_bytes();
+            let fold = index.folded(disk);
+            index.set(&fold, disk, present)
+        };
+        for round in 0..3 {
+            for number in 0..10_000 {
+                assert!(set(&mut index, &format!("Name-{number}"), true));
+            }
+            set(&mut index, "Ärger", true);
+            set(&mut index, "ärger", true);
+            assert_eq!(spellings(&index, "nAME-77"), ["Name-77"], "{round}");
+            assert_eq!(spellings(&index, "ÄRGER"), ["Ärger", "ärger"]);
+            assert!(spellings(&index, "name-10000").is_empty());
+            for number in 0..10_000 {
+                set(&mut index, &format!("Name-{number}"), false);
+            }
+            assert!(spellings(&index, "name-77").is_empty());
+            assert_eq!(spellings(&index, "ÄRGER"), ["Ärger", "ärger"]);
+        }
+        assert!(index.arena.len() < 20_000 && index.len() == 2, "what is removed leaves no memory behind");
+        assert!(set(&mut index, &"x".repeat(765), true), "the longest name that a client can say");
+    }
+}
