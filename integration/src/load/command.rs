@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::smbtorture::{self, Torture};
 use super::{Directories, Limit, Mix, Outcome, Plan, Protection, prepare};
 use crate::checks::{Checks, Failure, demand};
 use crate::scratch::Scratch;
@@ -58,6 +59,12 @@ pub struct Options {
     /// Take the signatures of replies as they are
     #[arg(long)]
     no_verify: bool,
+    /// So many smbtorture processes instead of our own client, each with its part of the connections
+    #[arg(long, value_name = "N", conflicts_with_all = ["mix", "operations", "json"])]
+    smbtorture: Option<usize>,
+    /// The tests that they run
+    #[arg(long, value_delimiter = ',', requires = "smbtorture", default_values_t = smbtorture::TESTS.map(String::from))]
+    tests: Vec<String>,
     /// Write the result into this file
     #[arg(long)]
     json: Option<PathBuf>,
@@ -71,6 +78,20 @@ enum Where {
 
 /// `cargo integration load`.
 pub fn run(checks: &mut Checks, options: &Options) {
+    if let Some(processes) = options.smbtorture {
+        let torture = Torture {
+            processes,
+            tests: options.tests.clone(),
+            seconds: options.seconds.ceil().clamp(1.0, 1e6) as u64,
+            connections: (options.connections / processes.max(1)).max(1),
+            depth: options.depth,
+            server: options.server,
+            share: &options.share,
+            user: &options.user,
+            password: &options.password,
+        };
+        return smbtorture::run(checks, &torture);
+    }
     let name = format!(
         "load: {}, {} clients on {} connections, {} under way each",
         options.mix, options.clients, options.connections, options.depth

@@ -8,6 +8,7 @@
 //! | [`station`] | a connection with its lanes, driven by one task |
 //! | [`bulk`] | material made and removed outside the clock |
 //! | [`command`] | `cargo integration load` |
+//! | [`smbtorture`] | the same with smbtorture processes in our client's place |
 //!
 //! [`prepare`] connects and makes what the mix needs. [`Prepared::measure`] has the lanes work until the limit.
 //! Operations that use material up (a removal needs a file, a creation leaves one) do so in rounds; between them the clock
@@ -18,6 +19,7 @@ mod bulk;
 pub mod command;
 mod lane;
 mod mix;
+mod smbtorture;
 mod station;
 
 use std::collections::BTreeMap;
