@@ -15,6 +15,8 @@ mod connection;
 mod requests;
 mod sequential;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use connection::{Connection, Reply, Tree};
 pub use requests::{
