@@ -1,14 +1,15 @@
 //! SMB2 QUERY_DIRECTORY: 2.2.33 and 2.2.34; processing in 3.3.5.18, MS-FSA 2.1.5.6.3.
 //!
-//! A listing is read from the storage in slices of bounded size, with a yield between two of them, so that what else the connection
+//! A listing is read from the storage in slices of bounded size, with a yield between some of them, so that what else the connection
 //! asks for is answered meanwhile. Where it stands is kept in the handle; a pattern without wildcards costs one lookup.
 
 use shoal_protocol::NtStatus;
 use shoal_protocol::fscc::access::AccessMask;
+use shoal_protocol::fscc::attributes::FileAttributes;
 use shoal_protocol::fscc::directory_info::{DirectoryClass, DirectoryEncoder, DirectoryEntry, ShortName};
 use shoal_protocol::fscc::reparse;
 use shoal_protocol::smb2::query_directory::{QueryDirectoryRequest, QueryDirectoryResponse};
-use shoal_vfs::{DirEntry, Fold, FsError, Kind, Metadata, Name, OpenHow};
+use shoal_vfs::{Fold, FsError, Kind, Metadata, Name, OpenHow};
 
 use crate::access;
 use crate::context::Context;
@@ -21,6 +22,9 @@ use crate::state::pattern::Pattern;
 
 /// Names that are read from the storage at once.
 const SLICE: usize = 128;
+/// So many slices are read before others have their turn: a millisecond or two. A page of 64 KiB takes hardly more, and is answered
+/// without a task of its own.
+const TURN: usize = 4;
 
 /// Answers a QUERY_DIRECTORY.
 pub async fn handle(cx: &Context, request: QueryDirectoryRequest) -> Result<Reply, NtStatus> {
@@ -39,18 +43,8 @@ pub async fn handle(cx: &Context, request: QueryDirectoryRequest) -> Result<Repl
     let mut enumeration = enumeration.lock().await;
     begin(cx, &mut enumeration, &request)?;
     let mut list = DirectoryEncoder::new(class, room as usize);
-    let mut listing = Listing { cx, disk, class, enumeration: &mut enumeration };
-    let mut full = false;
-    while let Some(found) = listing.next().await? {
-        if !list.push(&found.entry()) {
-            listing.put_back(found);
-            full = true;
-            break;
-        }
-        if single {
-            break;
-        }
-    }
+    let listing = Listing { cx, disk, class, enumeration: &mut enumeration, slices: 0 };
+    let full = listing.fill(&mut list, single).await?;
     if list.is_empty() {
         return Err(if full {
             NtStatus::BUFFER_OVERFLOW
@@ -87,91 +81,92 @@ fn begin(
     Ok(())
 }
 
-/// One name that matches.
-struct Found {
-    name: Vec<u16>,
-    metadata: Option<Metadata>,
-    from: From,
-}
-
-/// Where a name came from, so that it can be put back.
-enum From {
-    Dot(Stage),
-    Slice(Box<DirEntry>),
-    /// The one answer to a pattern without wildcards.
-    Lookup,
-}
-
-impl Found {
-    fn entry(&self) -> DirectoryEntry<&[u16]> {
-        let mut entry = DirectoryEntry { file_name: &self.name[..], ..DirectoryEntry::default() };
-        if let Some(metadata) = &self.metadata {
-            let facts = convert::facts(metadata);
-            entry.creation_time = facts.creation_time;
-            entry.last_access_time = facts.last_access_time;
-            entry.last_write_time = facts.last_write_time;
-            entry.change_time = facts.change_time;
-            entry.end_of_file = facts.end_of_file;
-            entry.allocation_size = facts.allocation_size;
-            entry.file_attributes = facts.attributes;
-            entry.short_name = ShortName::NONE;
-            entry.file_id = u128::from(facts.index_number);
-            if metadata.kind == Kind::Symlink {
-                entry.file_attributes |= shoal_protocol::fscc::FileAttributes::REPARSE_POINT;
-                entry.reparse_tag = reparse::TAG_SYMLINK;
-            }
+/// What the listing says of a name; without metadata the name alone.
+fn entry<'a>(name: &'a [u16], metadata: Option<&Metadata>) -> DirectoryEntry<&'a [u16]> {
+    let mut entry = DirectoryEntry { file_name: name, ..DirectoryEntry::default() };
+    if let Some(metadata) = metadata {
+        let facts = convert::facts(metadata);
+        entry.creation_time = facts.creation_time;
+        entry.last_access_time = facts.last_access_time;
+        entry.last_write_time = facts.last_write_time;
+        entry.change_time = facts.change_time;
+        entry.end_of_file = facts.end_of_file;
+        entry.allocation_size = facts.allocation_size;
+        entry.file_attributes = facts.attributes;
+        entry.short_name = ShortName::NONE;
+        entry.file_id = u128::from(facts.index_number);
+        if metadata.kind == Kind::Symlink {
+            entry.file_attributes |= FileAttributes::REPARSE_POINT;
+            entry.reparse_tag = reparse::TAG_SYMLINK;
         }
-        entry
     }
+    entry
 }
+
+/// A name that matches, and what the storage says of it.
+type Found = (Vec<u16>, Option<Metadata>);
 
 struct Listing<'a> {
     cx: &'a Context,
     disk: &'a DiskObject,
     class: DirectoryClass,
     enumeration: &'a mut Enumeration,
+    /// Read for this request.
+    slices: usize,
 }
 
 impl Listing<'_> {
-    /// The next name that matches.
-    async fn next(&mut self) -> Result<Option<Found>, NtStatus> {
+    /// Fills `list` with the names that come next, with one if it is to be `single`. True: another one did not fit. The
+    /// enumeration stands behind what is in the list.
+    async fn fill(mut self, list: &mut DirectoryEncoder, single: bool) -> Result<bool, NtStatus> {
         loop {
-            match self.enumeration.stage {
-                Stage::Dot => {
-                    self.enumeration.stage = Stage::DotDot;
-                    if let Some(found) = self.dot(".", Stage::Dot).await? {
-                        return Ok(Some(found));
-                    }
-                }
-                Stage::DotDot => {
-                    self.enumeration.stage = Stage::Names;
-                    if let Some(found) = self.dot("..", Stage::DotDot).await? {
-                        return Ok(Some(found));
-                    }
-                }
+            let (found, next) = match self.enumeration.stage {
+                Stage::Dot => (self.dot(".").await?, Stage::DotDot),
+                Stage::DotDot => (self.dot("..").await?, Stage::Names),
                 Stage::Names => match self.plain_name() {
-                    Some(name) => {
-                        self.enumeration.stage = Stage::End;
-                        if let Some(found) = self.look_up(&name).await? {
-                            return Ok(Some(found));
+                    Some(name) => (self.look_up(&name).await?, Stage::End),
+                    None => match self.tell_read(list, single) {
+                        Some(full) => return Ok(full),
+                        None => {
+                            self.read_slice().await?;
+                            continue;
                         }
-                    }
-                    None => match self.next_read() {
-                        Some(found) => return Ok(Some(found)),
-                        None => self.read_slice().await?,
                     },
                 },
-                Stage::End => return Ok(None),
+                Stage::End => return Ok(false),
+            };
+            if let Some((name, metadata)) = &found
+                && !list.push(&entry(name, metadata.as_ref()))
+            {
+                return Ok(true);
+            }
+            self.enumeration.stage = next;
+            if single && found.is_some() {
+                return Ok(false);
             }
         }
     }
 
-    fn put_back(&mut self, found: Found) {
-        match found.from {
-            From::Dot(stage) => self.enumeration.stage = stage,
-            From::Slice(entry) => self.enumeration.read.push_front(*entry),
-            From::Lookup => self.enumeration.stage = Stage::Names,
+    /// Tells the matches among the names that were read already. `None`: there is room for more. `Some`: the answer is done, and
+    /// whether that is because the next one did not fit.
+    fn tell_read(&mut self, list: &mut DirectoryEncoder, single: bool) -> Option<bool> {
+        let Enumeration { pattern, read, .. } = &mut *self.enumeration;
+        let mut name = Vec::new();
+        while let Some(next) = read.front() {
+            name.clear();
+            next.name.extend_utf16(&mut name);
+            // A name without metadata went between being listed and being looked at.
+            let tell = (next.metadata.is_some() || self.class.names_only())
+                && pattern.as_ref().is_none_or(|pattern| pattern.matches(&name));
+            if tell && !list.push(&entry(&name, next.metadata.as_ref())) {
+                return Some(true);
+            }
+            read.pop_front();
+            if tell && single {
+                return Some(false);
+            }
         }
+        None
     }
 
     fn matches(&self, name: &[u16]) -> bool {
@@ -179,7 +174,7 @@ impl Listing<'_> {
     }
 
     /// `.` or `..`, with the directory's own facts.
-    async fn dot(&self, name: &str, stage: Stage) -> Result<Option<Found>, NtStatus> {
+    async fn dot(&self, name: &str) -> Result<Option<Found>, NtStatus> {
         let name: Vec<u16> = name.encode_utf16().collect();
         if !self.matches(&name) {
             return Ok(None);
@@ -189,7 +184,7 @@ impl Listing<'_> {
         } else {
             Some(self.disk.file.metadata().await.map_err(convert::status)?)
         };
-        Ok(Some(Found { name, metadata, from: From::Dot(stage) }))
+        Ok(Some((name, metadata)))
     }
 
     /// The name that a pattern without wildcards is.
@@ -215,28 +210,14 @@ impl Listing<'_> {
             },
         };
         let spelled = link.name().unwrap_or_else(|| name.clone()).to_utf16();
-        Ok(self.matches(&spelled).then_some(Found { name: spelled, metadata, from: From::Lookup }))
-    }
-
-    /// The next match among the names that were read already.
-    fn next_read(&mut self) -> Option<Found> {
-        while let Some(entry) = self.enumeration.read.pop_front() {
-            let name = entry.name.to_utf16();
-            // A name without metadata went between being listed and being looked at.
-            if !self.matches(&name) || (entry.metadata.is_none() && !self.class.names_only()) {
-                continue;
-            }
-            let metadata = entry.metadata.clone();
-            return Some(Found { name, metadata, from: From::Slice(Box::new(entry)) });
-        }
-        None
+        Ok(self.matches(&spelled).then_some((spelled, metadata)))
     }
 
     async fn read_slice(&mut self) -> Result<(), NtStatus> {
-        if self.enumeration.cookie != 0 {
-            // Between two slices others have their turn.
+        if self.slices != 0 && self.slices.is_multiple_of(TURN) {
             tokio::task::yield_now().await;
         }
+        self.slices += 1;
         // The names read for a class without facts may be asked for by another class next: that is rare, and the facts are cheap.
         let slice = self
             .cx

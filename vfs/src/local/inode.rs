@@ -6,8 +6,9 @@
 //! meanwhile that fails with `Stale`, and the cache's next lookup finds the directory at its new place and tells us.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -92,10 +93,21 @@ fn read_dos(target: Target<'_>) -> Option<DosAttributes> {
 /// What was read of the DOS side of the objects last looked at, and the change time that each had then. As long as an object has that
 /// change time still, nothing of it has changed: storing an extended attribute moves it. Each identity has one place, which it shares
 /// with others: the last one has it.
+///
+/// Most objects have nothing stored. Of those a fingerprint is kept, eight bytes, so that a large directory is listed again with
+/// one call for each name.
 #[derive(Default)]
 pub(super) struct DosMemory {
     places: OnceLock<Box<[Mutex<Option<Remembered>>]>>,
+    plain: OnceLock<Box<[OnceLock<Box<PlainPage>>]>>,
+    fingerprints: RandomState,
 }
+
+/// Fingerprints of objects of which nothing is stored: a page of their inodes' numbers; 0 is none.
+type PlainPage = [AtomicU64; 512];
+
+/// Pages of fingerprints, 4 KiB each, that a share keeps at most: as many as the inodes that it looks at fall into.
+const PLAIN_PAGES: usize = 512;
 
 #[derive(Clone, Copy)]
 struct Remembered {
@@ -116,6 +128,20 @@ impl DosMemory {
         let places = self.places.get_or_init(|| (0..REMEMBERED).map(|_| Mutex::new(None)).collect());
         // Inode numbers are given out in order; what is looked at together has its places side by side.
         &places[key.inode as usize % REMEMBERED]
+    }
+
+    /// What an object is told by, with its change time; never 0.
+    fn fingerprint(&self, key: &BackendKey, changed: Timestamp) -> u64 {
+        let identity = (key.device, key.inode, key.generation, changed.secs, changed.nanos);
+        self.fingerprints.hash_one(identity).max(1)
+    }
+
+    fn plain(&self, key: &BackendKey) -> &AtomicU64 {
+        let pages = self.plain.get_or_init(|| (0..PLAIN_PAGES).map(|_| OnceLock::new()).collect());
+        let number = key.inode as usize;
+        let page =
+            pages[number / 512 % PLAIN_PAGES].get_or_init(|| Box::new([const { AtomicU64::new(0) }; 512]));
+        &page[number % 512]
     }
 }
 
@@ -186,6 +212,10 @@ impl Volume {
         if !matches!(metadata.kind, Kind::File | Kind::Directory) {
             return metadata;
         }
+        let plain = self.dos.fingerprint(&metadata.key, metadata.changed);
+        if self.dos.plain(&metadata.key).load(Relaxed) == plain {
+            return metadata;
+        }
         let place = self.dos.place(&metadata.key);
         if let Some(known) = *place.lock()
             && (known.key, known.changed) == (metadata.key, metadata.changed)
@@ -202,7 +232,10 @@ impl Volume {
     pub(super) fn remember_dos(&self, metadata: &Metadata) {
         let Metadata { key, changed, dos, .. } = *metadata;
         if self.fine_times || is_settled(changed, Timestamp::now()) {
-            *self.dos.place(&key).lock() = Some(Remembered { key, changed, dos });
+            match dos {
+                Some(_) => *self.dos.place(&key).lock() = Some(Remembered { key, changed, dos }),
+                None => self.dos.plain(&key).store(self.dos.fingerprint(&key, changed), Relaxed),
+            }
         }
     }
 
