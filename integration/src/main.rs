@@ -10,6 +10,7 @@ mod crowd;
 mod divide;
 mod floor;
 mod hostile;
+mod idle;
 mod load;
 mod models;
 mod parallel;
@@ -59,6 +60,8 @@ enum Command {
     Storm(storm::Options),
     /// Creates, renames and removals of 256 names at once in one directory: nobody waits for anybody
     Parallel(parallel::Options),
+    /// Thousands of clients that are logged in and do nothing: what each costs, and that all are served
+    Idle(idle::Options),
     /// Mutated messages before and after login; the server must stay up and flat in memory
     Hostile(hostile::Options),
     /// A race against Samba, or any server by address: rates, processor time and memory
@@ -83,6 +86,7 @@ fn main() -> std::process::ExitCode {
         Command::Load(options) => load::command::run(&mut checks, &options),
         Command::Storm(options) => storm::run(&mut checks, &options),
         Command::Parallel(options) => parallel::run(&mut checks, &options),
+        Command::Idle(options) => idle::run(&mut checks, &options),
         Command::Hostile(options) => hostile::run(&mut checks, &options),
         Command::Compare(options) => compare::run(&mut checks, &options),
         Command::Floor(options) => return floor::run(&options),

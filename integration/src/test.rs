@@ -4,13 +4,13 @@ use std::process::{Command, Stdio};
 
 use crate::checks::{Checks, Failure};
 use crate::server::workspace;
-use crate::{crowd, hostile, load, models, parallel, peers, smbclient, storm, torture, tree};
+use crate::{crowd, hostile, idle, load, models, parallel, peers, smbclient, storm, torture, tree};
 
 /// `cargo integration test`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only these parts: lint, unit, models, smbclient, tree, crowd, storm, parallel, load, hostile, torture,
-    /// fuzz
+    /// Only these parts: lint, unit, models, smbclient, tree, crowd, storm, idle, parallel, load, hostile,
+    /// torture, fuzz
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -23,6 +23,7 @@ const PARTS: &[&str] = &[
     "tree",
     "crowd",
     "storm",
+    "idle",
     "parallel",
     "load",
     "hostile",
@@ -62,7 +63,7 @@ pub fn run(checks: &mut Checks, options: &Options) {
     if wanted("models") {
         models::run(checks);
     }
-    if !["smbclient", "tree", "crowd", "storm", "parallel", "load", "hostile", "torture"]
+    if !["smbclient", "tree", "crowd", "storm", "idle", "parallel", "load", "hostile", "torture"]
         .into_iter()
         .any(wanted)
     {
@@ -94,6 +95,9 @@ pub fn run(checks: &mut Checks, options: &Options) {
     }
     if wanted("load") {
         load::command::functional(checks);
+    }
+    if wanted("idle") {
+        idle::run(checks, &idle::Options::short());
     }
     if wanted("hostile") {
         hostile::run(checks, &hostile::Options::default());

@@ -155,7 +155,8 @@ impl Server {
         async {
             tracing::debug!("connected");
             connection.run(self, reader).await;
-            connection.tear_down(self).await;
+            // Apart: what the end takes would be part of every connection's task from its beginning.
+            Box::pin(connection.tear_down(self)).await;
             tracing::debug!("disconnected");
         }
         .instrument(span)

@@ -296,3 +296,31 @@ async fn a_drained_server_closes_everything() {
     let mut late = host.connect();
     late.expect_disconnect().await;
 }
+
+/// What a connection's task keeps for as long as the connection stays: the buffers, the session and the rest come on top.
+#[tokio::test(start_paused = true)]
+async fn a_connections_task_is_small() {
+    let host = Host::new().await;
+    let (_ours, theirs) = tokio::io::duplex(1);
+    let task = host.server.serve(theirs, ([127, 0, 0, 1], 1).into());
+    assert!(size_of_val(&task) <= 768, "{} bytes", size_of_val(&task));
+}
+
+/// Who has said nothing for long has no buffer on the server, and is heard all the same.
+#[tokio::test(start_paused = true)]
+async fn whoever_was_silent_is_heard() {
+    let host = Host::new().await;
+    let mut client = host.connected().await;
+    for _ in 0..3 {
+        client.expect_silence(Duration::from_secs(600)).await;
+        client.echo().await;
+        client.expect_silence(Duration::from_secs(600)).await;
+        let file_id = client.open("file").await.unwrap();
+        client.expect_silence(Duration::from_secs(600)).await;
+        // More than is read at once into nothing.
+        let data = Bytes::from(vec![7; 40_000]);
+        let write = WriteRequest { file_id, data, ..Default::default() };
+        assert_eq!(client.status(write).await, NtStatus::SUCCESS);
+        assert_eq!(client.status(CloseRequest { flags: 0, file_id }).await, NtStatus::SUCCESS);
+    }
+}
