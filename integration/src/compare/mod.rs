@@ -28,6 +28,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 pub use self::contender::Who;
 use self::contender::{Contender, SHARE};
 use self::large::{Timed, Visitor};
@@ -220,9 +222,24 @@ fn circumstances(options: &Options) -> Vec<(String, String)> {
     lines.into_iter().map(|(what, is)| (what.to_owned(), is)).collect()
 }
 
-/// All workloads on one file system.
+/// All workloads on one file system. Whoever interrupts it finds no server and no directory left behind.
 #[tokio::main(flavor = "current_thread")]
 async fn race(
+    options: &Options,
+    file_system: FileSystem,
+    names: &mut BTreeMap<Who, String>,
+    rows: &mut Vec<Row>,
+) -> Result<(), Failure> {
+    let mut terminated =
+        signal(SignalKind::terminate()).map_err(|e| format!("cannot wait for a signal: {e}"))?;
+    tokio::select! {
+        raced = race_all(options, file_system, names, rows) => raced,
+        _ = terminated.recv() => Err("terminated".to_owned()),
+        _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
+    }
+}
+
+async fn race_all(
     options: &Options,
     file_system: FileSystem,
     names: &mut BTreeMap<Who, String>,
