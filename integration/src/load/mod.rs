@@ -339,6 +339,8 @@ impl Prepared {
             for directory in &self.directories {
                 let path = local.join(directory);
                 std::fs::create_dir(&path)?;
+                // The server may be another user than we are.
+                std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
                 for number in 0..names {
                     std::fs::write(path.join(mix::name(number)), b"")?;
                 }

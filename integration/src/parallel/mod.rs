@@ -9,6 +9,8 @@
 //!
 //! What the acknowledgements say must be what a listing shows, or the command fails; the timings fail it with `--demand`.
 
+mod disk;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -39,6 +41,9 @@ pub struct Options {
     /// Draw the results into this directory, as parallel.svg and parallel-directories.svg
     #[arg(long)]
     plots: Option<PathBuf>,
+    /// Measure on a disk of this machine as well, beside Samba
+    #[arg(long)]
+    disk: bool,
     /// Fail where a timing misses its target
     #[arg(long)]
     demand: bool,
@@ -47,7 +52,7 @@ pub struct Options {
 impl Options {
     /// One round, for the end states alone.
     pub fn functional() -> Options {
-        Options { rounds: 1, seconds: 0.5, plots: None, demand: false }
+        Options { rounds: 1, seconds: 0.5, plots: None, disk: false, demand: false }
     }
 }
 
@@ -127,6 +132,9 @@ pub fn run(checks: &mut Checks, options: &Options) {
             })
         });
     }
+    if options.disk {
+        disk::run(checks, options);
+    }
     if let Some(directory) = &options.plots {
         checks.check(&format!("parallel: pictures in {}", directory.display()), || {
             let svg = plot::lines(
@@ -149,12 +157,17 @@ pub fn run(checks: &mut Checks, options: &Options) {
     }
 }
 
-fn start(scratch: &Scratch, lock: Lock) -> Result<Server, Failure> {
+/// A configuration with this lock.
+fn settings(scratch: &Scratch, lock: Lock) -> Result<String, Failure> {
     let settings = scratch.path().join("shoal.toml");
     let text = format!("[server]\ndirectory_lock = {}\n", lock == Lock::Directory);
     std::fs::write(&settings, text).map_err(|e| e.to_string())?;
+    Ok(settings.display().to_string())
+}
+
+fn start(scratch: &Scratch, lock: Lock) -> Result<Server, Failure> {
     let shares = [format!("slow=latency:{}ms:memory:", DELAY.as_millis()), "memory=memory:".to_owned()];
-    Server::start_with(scratch.path(), &shares, &["--config", &settings.display().to_string()])
+    Server::start_with(scratch.path(), &shares, &["--config", &settings(scratch, lock)?])
 }
 
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
