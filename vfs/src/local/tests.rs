@@ -534,6 +534,35 @@ async fn dos_attributes_are_kept_beside_the_file() {
     assert_eq!(share.find("plain").await.metadata.dos, None);
 }
 
+/// That nothing is stored of a file is remembered as well, and only for as long as it is true.
+#[tokio::test]
+async fn a_plain_file_may_get_attributes() {
+    let scratch = Scratch::new();
+    let share = scratch.serve().await;
+    let dir = share.local.open(None, &disk("x"), &share.root_key().await, READ).await.unwrap();
+    for number in 0..50 {
+        let name = format!("plain-{number}");
+        let (_, file) = share.create(&name).await;
+        let dos = DosAttributes { attributes: number % 4, creation_time: None };
+        for stored in [None, Some(dos), None] {
+            match stored {
+                Some(dos) => {
+                    let set = SetMetadata { dos: Some(dos), ..SetMetadata::default() };
+                    file.set_metadata(&set).await.unwrap();
+                }
+                None => file.set_xattr(DOS_ATTRIBUTES, b"garbage").await.unwrap(),
+            }
+            for _ in 0..2 {
+                assert_eq!(share.find(&name).await.metadata.dos, stored);
+                assert_eq!(file.metadata().await.unwrap().dos, stored);
+                let listed = dir.read_dir(0, 100, true).await.unwrap();
+                let entry = listed.iter().find(|entry| entry.name.to_disk() == disk(&name)).unwrap();
+                assert_eq!(entry.metadata.as_ref().unwrap().dos, stored);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_handle_for_attributes_can_change_them_all() {
     let scratch = Scratch::new();
