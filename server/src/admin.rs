@@ -324,9 +324,9 @@ fn status(server: &Server) -> Status {
     let mut trees = Vec::new();
     let mut tree_count = 0;
     for session in &sessions {
-        tree_count += session.trees.len();
+        tree_count += session.tree_count();
         let room = ROWS_MAX.saturating_sub(trees.len());
-        trees.extend(session.trees.iter().take(room).map(|tree| TreeStatus {
+        trees.extend(session.trees().iter().take(room).map(|tree| TreeStatus {
             session: hexadecimal(session.id),
             id: tree.id.0,
             share: tree.share.name.clone(),
@@ -372,7 +372,7 @@ fn session_row(session: &Session, now: Instant) -> SessionStatus {
         dialect: dialect.map_or_else(String::new, |dialect| dialect_name(dialect).to_owned()),
         signed: session.signing_required,
         encrypted: session.encrypt_data,
-        trees: session.trees.len(),
+        trees: session.tree_count(),
         opens: session.open_count(),
         seconds: now.duration_since(session.created).as_secs(),
     }

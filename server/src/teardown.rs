@@ -23,13 +23,16 @@ pub async fn end_session(server: &Arc<Server>, session: &Arc<Session>) {
     if let Some(connection) = &connection {
         connection.remove_session(session.id);
     }
-    for tree in session.trees.iter() {
-        tree.value().close();
+    let trees = session.trees();
+    for tree in &trees {
+        tree.close();
     }
     for open in session.opens_of(None) {
         end_open(server, session, open).await;
     }
-    session.trees.clear();
+    for tree in trees {
+        session.remove_tree(tree.id);
+    }
     if let Some(connection) = &connection {
         connection.pending.interrupt(Some(session.id), None, NtStatus::USER_SESSION_DELETED);
     }
@@ -40,7 +43,7 @@ pub async fn end_tree(server: &Arc<Server>, session: &Arc<Session>, tree: &Arc<T
     if !tree.close() {
         return;
     }
-    session.trees.remove(&tree.id);
+    session.remove_tree(tree.id);
     for open in session.opens_of(Some(tree.id)) {
         end_open(server, session, open).await;
     }

@@ -4,6 +4,7 @@
 //! [`Handshake`] in its connection's table, and costs no more than that. A session ends once ([`Session::close`]);
 //! after that nothing can be added to its tables, and whoever ended it closes what is in them.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -24,8 +25,6 @@ use crate::state::tree::TreeConnect;
 
 /// Shards of a session's table of opens: one session is seldom used by more cores than this at once.
 const OPEN_SHARDS: usize = 4;
-/// Shards of its table of tree connects, the fewest that there can be: they seldom change.
-const TREE_SHARDS: usize = 2;
 
 /// An authenticated user on a connection, with what it has opened.
 pub struct Session {
@@ -42,7 +41,7 @@ pub struct Session {
     /// Session.SigningRequired.
     pub signing_required: bool,
     /// Session.TreeConnectTable.
-    pub trees: DashMap<TreeId, Arc<TreeConnect>, RandomState>,
+    trees: RwLock<HashMap<TreeId, Arc<TreeConnect>, RandomState>>,
     /// Session.OpenTable, by FileId.Volatile.
     pub opens: DashMap<u64, Arc<Open>, RandomState>,
     keys: Option<Keys>,
@@ -182,7 +181,7 @@ impl Session {
             created: parts.now,
             encrypt_data: parts.encrypt_data,
             signing_required: parts.signing_required,
-            trees: DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::new(), TREE_SHARDS),
+            trees: RwLock::new(HashMap::with_hasher(RandomState::new())),
             opens: DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::new(), OPEN_SHARDS),
             keys: parts.keys,
             user: RwLock::new(Arc::new(parts.user)),
@@ -256,7 +255,22 @@ impl Session {
 
     /// The tree connect of this id.
     pub fn tree(&self, id: TreeId) -> Option<Arc<TreeConnect>> {
-        self.trees.get(&id).map(|tree| tree.value().clone())
+        self.trees.read().get(&id).cloned()
+    }
+
+    /// All tree connects.
+    pub fn trees(&self) -> Vec<Arc<TreeConnect>> {
+        self.trees.read().values().cloned().collect()
+    }
+
+    /// How many tree connects there are.
+    pub fn tree_count(&self) -> usize {
+        self.trees.read().len()
+    }
+
+    /// Takes a tree connect out.
+    pub(crate) fn remove_tree(&self, id: TreeId) {
+        self.trees.write().remove(&id);
     }
 
     /// Adds a tree connect that `make` makes with its id.
@@ -265,19 +279,23 @@ impl Session {
         trees_max: usize,
         make: impl FnOnce(TreeId) -> TreeConnect,
     ) -> Result<Arc<TreeConnect>, NtStatus> {
-        if self.trees.len() >= trees_max {
-            return Err(NtStatus::INSUFFICIENT_RESOURCES);
-        }
-        let id = loop {
-            let id = TreeId(self.next_tree.fetch_add(1, Ordering::Relaxed));
-            if id.0 != 0 && id.0 != u32::MAX && !self.trees.contains_key(&id) {
-                break id;
+        let tree = {
+            let mut trees = self.trees.write();
+            if trees.len() >= trees_max {
+                return Err(NtStatus::INSUFFICIENT_RESOURCES);
             }
+            let id = loop {
+                let id = TreeId(self.next_tree.fetch_add(1, Ordering::Relaxed));
+                if id.0 != 0 && id.0 != u32::MAX && !trees.contains_key(&id) {
+                    break id;
+                }
+            };
+            let tree = Arc::new(make(id));
+            trees.insert(id, tree.clone());
+            tree
         };
-        let tree = Arc::new(make(id));
-        self.trees.insert(id, tree.clone());
         if self.is_closed() {
-            self.trees.remove(&id);
+            self.remove_tree(tree.id);
             return Err(NtStatus::USER_SESSION_DELETED);
         }
         Ok(tree)
