@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use shoal_protocol::dtyp::Guid;
 use shoal_protocol::smb2::Dialect;
+use shoal_vfs::Coherence;
 
 pub use crate::users::UserSettings;
 use crate::users::Users;
@@ -99,6 +100,8 @@ pub struct ShareSettings {
     pub guest: bool,
     /// Names are found in any case.
     pub insensitive: bool,
+    /// How what other processes do to a directory is noticed; `None`: as its file system allows.
+    pub coherence: Option<Coherence>,
     /// Every request to it must be encrypted.
     pub encrypt: bool,
     /// Left out of share lists.
@@ -126,6 +129,7 @@ impl Default for ShareSettings {
             read_only: false,
             guest: false,
             insensitive: true,
+            coherence: None,
             encrypt: false,
             hidden: false,
             comment: String::new(),
@@ -238,8 +242,9 @@ impl Settings {
         }
         for share in &self.shares {
             let case = if share.insensitive { "insensitive" } else { "sensitive" };
+            let coherence = raw::coherence_name(share.coherence);
             text.push_str(&format!(
-                "\n[shares.{}]\ntarget = {}\nro = {}\nguest = {}\ncase = \"{case}\"\nencrypt = {}\nhidden = {}\ncomment = {}\nidentity = \"service\"\n",
+                "\n[shares.{}]\ntarget = {}\nro = {}\nguest = {}\ncase = \"{case}\"\ncoherence = \"{coherence}\"\nencrypt = {}\nhidden = {}\ncomment = {}\nidentity = \"service\"\n",
                 quoted(&share.name),
                 quoted(&share.target.to_string()),
                 share.read_only,
@@ -254,6 +259,17 @@ impl Settings {
             text.push_str(&format!("\n# [users.{}]{state}\n", quoted(&user.name)));
         }
         text
+    }
+}
+
+impl Target {
+    /// Whether it is a tree in memory, delayed or not.
+    fn is_memory(&self) -> bool {
+        match self {
+            Target::Directory(_) => false,
+            Target::Memory => true,
+            Target::Latency(_, inner) => inner.is_memory(),
+        }
     }
 }
 

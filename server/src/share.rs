@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use shoal_vfs::local::{self, Local};
 use shoal_vfs::memory::{self, MemoryOptions};
-use shoal_vfs::{Backend, Fold, FsError, Root, Vfs, latency};
+use shoal_vfs::{Backend, Coherence, Fold, FsError, Root, Vfs, latency};
 
 use crate::config::{Limits, Settings, ShareSettings, Target, reason};
 use crate::state::file::NodeState;
@@ -83,7 +83,7 @@ impl Share {
         let target = settings.target.to_string();
         let failed = |cause: OpenError| ShareError { share: settings.name.clone(), target, cause };
         let fold = if settings.insensitive { Fold::Insensitive } else { Fold::Sensitive };
-        let backend = match backend(&settings.target, fold, limits).await {
+        let backend = match backend(&settings.target, fold, settings.coherence, limits).await {
             Ok(backend) => backend,
             Err(cause) => return Err(failed(cause)),
         };
@@ -174,15 +174,22 @@ fn key(name: &str) -> String {
     name.to_lowercase()
 }
 
-async fn backend(target: &Target, fold: Fold, limits: &Limits) -> Result<Arc<dyn Backend>, OpenError> {
+async fn backend(
+    target: &Target,
+    fold: Fold,
+    coherence: Option<Coherence>,
+    limits: &Limits,
+) -> Result<Arc<dyn Backend>, OpenError> {
     Ok(match target {
-        Target::Directory(path) => Arc::new(Local::open(path, local::Options::default())?),
+        Target::Directory(path) => {
+            Arc::new(Local::open(path, local::Options { coherence, ..local::Options::default() })?)
+        }
         Target::Memory => {
             let limit = limits.memory_share_size;
             memory::Memory::new(MemoryOptions { fold, limit, ..MemoryOptions::default() })
         }
         Target::Latency(delay, inner) => {
-            let inner = Box::pin(backend(inner, fold, limits)).await?;
+            let inner = Box::pin(backend(inner, fold, coherence, limits)).await?;
             Arc::new(latency::Latency::new(inner, *delay))
         }
     })

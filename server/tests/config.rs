@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use shoal::config::{LogFormat, Problem, Raw, Settings, ShareSettings, Signing, Target, reference};
 use shoal_protocol::smb2::Dialect;
@@ -128,6 +129,7 @@ fn everything_can_be_said() {
         ro = true
         guest = true
         case = "sensitive"
+        coherence = "revalidate"
         hidden = true
         comment = "Papers"
         identity = "service"
@@ -162,6 +164,7 @@ fn everything_can_be_said() {
     assert_eq!(settings.shares[0].target, Target::Directory(scratch.0.join("tree/docs")));
     let docs = &settings.shares[0];
     assert!(docs.read_only && docs.guest && !docs.insensitive && docs.hidden && !docs.encrypt);
+    assert_eq!(docs.coherence, Some(shoal_vfs::Coherence::Revalidate(Duration::ZERO)));
     assert_eq!(settings.shares[1].target.to_string(), "latency:5ms:memory:");
     assert!(settings.shares[1].encrypt);
 
@@ -325,6 +328,14 @@ fn shares_that_cannot_be() {
         (
             "[shares.s]\ntarget = \"memory:\"\ncase = \"both\"\n",
             "shoal.toml:3: case is \"both\"; it can be \"insensitive\" or \"sensitive\"",
+        ),
+        (
+            "[shares.s]\ntarget = \"/tmp\"\ncoherence = \"always\"\n",
+            "shoal.toml:3: coherence is \"always\"; it can be \"auto\", \"exclusive\", \"notify\", \"revalidate\" or \"none\"",
+        ),
+        (
+            "[shares.s]\ntarget = \"latency:5ms:memory:\"\ncoherence = \"none\"\n",
+            "shoal.toml:1: the share \"s\" is in memory, where coherence has no effect",
         ),
         (
             "[shares.s]\ntarget = \"memory:\"\nidentity = \"user\"\n",

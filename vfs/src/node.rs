@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -34,13 +35,19 @@ pub(crate) struct Mount<F> {
     pub(crate) folds: bool,
     /// What others change is told.
     pub(crate) watching: Option<Watching<F>>,
+    /// It shows in a directory's token, which need not be compared again for so long.
+    pub(crate) revalidate: Option<Duration>,
 }
 
 impl<F> Mount<F> {
     pub(crate) fn new(backend: Arc<dyn Backend>, fold: Fold) -> Mount<F> {
         let caps = backend.caps();
         let folds = caps.folds && fold == Fold::Insensitive;
-        let watcher = if caps.coherence == Coherence::Notify { backend.watcher() } else { None };
+        let (watcher, revalidate) = match caps.coherence {
+            Coherence::Notify => (backend.watcher(), None),
+            Coherence::Revalidate(age) => (None, Some(age)),
+            Coherence::Exclusive | Coherence::None => (None, None),
+        };
         Mount {
             backend,
             fold,
@@ -48,6 +55,7 @@ impl<F> Mount<F> {
             exact: folds || fold == Fold::Sensitive,
             folds,
             watching: watcher.map(Watching::new),
+            revalidate,
         }
     }
 

@@ -5,9 +5,11 @@ use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use shoal_protocol::dtyp::Guid;
 use shoal_protocol::smb2::Dialect;
+use shoal_vfs::Coherence;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
@@ -101,6 +103,7 @@ const SHARE: &[Key] = &[
     ("ro", "true or false", "false"),
     ("guest", "true or false", "false"),
     ("case", "\"insensitive\" or \"sensitive\"", "\"insensitive\""),
+    ("coherence", "\"auto\", \"exclusive\", \"notify\", \"revalidate\" or \"none\"", "\"auto\""),
     ("encrypt", "true or false", "false"),
     ("hidden", "true or false", "false"),
     ("comment", "text", "\"\""),
@@ -108,15 +111,30 @@ const SHARE: &[Key] = &[
 ];
 
 /// The keys of a share that `--share` takes as options, and how it takes them.
-const SHARE_OPTIONS: [(&str, &str); 7] = [
+const SHARE_OPTIONS: [(&str, &str); 8] = [
     ("ro", "ro"),
     ("guest", "guest"),
     ("case", "case=insensitive|sensitive"),
+    ("coherence", "coherence=auto|exclusive|notify|revalidate|none"),
     ("encrypt", "encrypt"),
     ("hidden", "hidden"),
     ("comment", "comment=TEXT"),
     ("identity", "identity=service"),
 ];
+
+/// How a share may notice what other processes do. A token is compared each time it is needed.
+const COHERENCES: [(&str, Option<Coherence>); 5] = [
+    ("auto", None),
+    ("exclusive", Some(Coherence::Exclusive)),
+    ("notify", Some(Coherence::Notify)),
+    ("revalidate", Some(Coherence::Revalidate(Duration::ZERO))),
+    ("none", Some(Coherence::None)),
+];
+
+/// As the configuration writes it.
+pub(super) fn coherence_name(coherence: Option<Coherence>) -> &'static str {
+    COHERENCES.iter().find(|(_, known)| *known == coherence).map_or("auto", |(name, _)| name)
+}
 
 /// What people write out of habit, and the key that it stands for here.
 const HABITS: &[(&str, &str)] = &[
@@ -296,6 +314,10 @@ impl Raw {
                 None if option == "hidden" => settings.hidden = true,
                 Some(("case", "insensitive")) => settings.insensitive = true,
                 Some(("case", "sensitive")) => settings.insensitive = false,
+                Some(("coherence", name)) if COHERENCES.iter().any(|(known, _)| *known == name) => {
+                    settings.coherence =
+                        COHERENCES.iter().find(|(known, _)| *known == name).and_then(|(_, c)| *c);
+                }
                 Some(("identity", "service")) => {}
                 Some(("comment", comment)) => settings.comment = comment.to_owned(),
                 _ => {
@@ -491,7 +513,14 @@ impl Raw {
                 self.problem(origin.clone(), message);
             }
             match target {
-                Some(target) => settings.target = target,
+                Some(target) => {
+                    if settings.coherence.is_some() && target.is_memory() {
+                        let message =
+                            format!("the share \"{name}\" is in memory, where coherence has no effect");
+                        self.problem(origin.clone(), message);
+                    }
+                    settings.target = target;
+                }
                 None => {
                     let message = format!("the share \"{name}\" has no target: a directory, or \"memory:\"");
                     self.problem(origin, message);
@@ -837,6 +866,7 @@ impl Raw {
             "ro" => settings.read_only = boolean(value)?,
             "guest" => settings.guest = boolean(value)?,
             "case" => settings.insensitive = choice(value, &[("insensitive", true), ("sensitive", false)])?,
+            "coherence" => settings.coherence = choice(value, &COHERENCES)?,
             "encrypt" => settings.encrypt = boolean(value)?,
             "hidden" => settings.hidden = boolean(value)?,
             "comment" => settings.comment = comment(text(value)?)?,

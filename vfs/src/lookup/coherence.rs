@@ -23,6 +23,10 @@
 //!   the way; so what it finds stands where it was found, however the directories above are moved.
 //! - When changes are lost no stamp from before is one any more, at once and whatever there is of values and indexes.
 //! - A directory that cannot be watched has no stamp, and no client is told of that.
+//!
+//! Where foreign changes show in a directory's token alone ([`Coherence::Revalidate`](crate::Coherence::Revalidate)) it is
+//! the index that is believed, after the token was compared: that a name is absent, and how one is spelled. An object is
+//! looked up each time, since a token does not tell of what stands behind a name that stays.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -277,6 +281,10 @@ impl<F> Node<F> {
 
     /// [`Node::stamp`] of a directory all of whose names are to be learnt.
     pub(crate) fn stamp_for_index(self: &Arc<Self>) -> Option<Stamp> {
+        if self.mount.revalidate.is_some() {
+            // The index has a token.
+            return Some(Stamp::default());
+        }
         if let Some(stamp) = self.stamp() {
             return Some(stamp);
         }

@@ -14,6 +14,10 @@
 //! - Where a watcher tells of changes, it tells of ours as well, and the index follows the queue alone: it is what the
 //!   storage was when the queue was last read, and that is done before each question. The directory is watched before
 //!   its names are read. See `coherence`.
+//! - Where foreign changes show in the directory's token alone, it is compared before the index is believed, and an index
+//!   whose token is another is dropped. Our own changes give another token as well: a directory that is written to all the
+//!   time has no index there. The token is taken before the names are read, and must be the same after it; and it must be
+//!   one that a later change is sure to replace.
 //! - Who fills it is a task of its own, which no client can cancel, one a directory. If it is lost, what it was to make
 //!   is forgotten, and those who wait go on without.
 //!
@@ -24,14 +28,15 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 
 use super::coherence::Stamp;
 use super::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
-use crate::backend::{DirEntry, NameSink};
-use crate::error::FsError;
+use crate::backend::{DirEntry, NameSink, Token};
+use crate::error::{FsError, Result};
 use crate::fold::{Fold, FoldedName};
 use crate::name::{DiskName, Name};
 use crate::node::{Node, NodeId};
@@ -239,6 +244,8 @@ struct Inner {
     /// Those who wait for the filling to end.
     queue: Option<Box<Queue<(), ()>>>,
     listing: Option<Box<Listing>>,
+    /// The token for which the index holds, and when it was last compared; where that is what tells of changes.
+    token: Option<(Token, Option<Instant>)>,
 }
 
 /// A client's listing from which the index is being made.
@@ -273,6 +280,7 @@ impl DirIndex {
                     unsure: BTreeSet::new(),
                     queue: None,
                     listing: None,
+                    token: None,
                 },
             ),
         }
@@ -312,6 +320,7 @@ impl Inner {
         self.stage = Stage::None;
         self.unsure.clear();
         self.listing = None;
+        self.token = None;
         self.searches = SEARCHES;
         self.wake(wakes);
     }
@@ -439,6 +448,36 @@ impl<F> Node<F> {
         }
     }
 
+    /// Whether the token need not be compared before the index is asked: it was, so recently, and we have changed nothing
+    /// since.
+    pub(crate) fn index_is_fresh(&self, age: Duration) -> bool {
+        let Some(directory) = self.directory() else { return false };
+        let inner = directory.index.inner.lock();
+        matches!(inner.token, Some((_, Some(compared))) if !age.is_zero() && compared.elapsed() < age)
+    }
+
+    /// Whether there is an index that a token has to be compared for.
+    pub(crate) fn has_index(&self) -> bool {
+        let Some(directory) = self.directory() else { return false };
+        matches!(directory.index.inner.lock().stage, Stage::Complete { .. })
+    }
+
+    /// The directory's token was asked for at `when`: an index that holds for another is dropped.
+    pub(crate) fn index_revalidate(self: &Arc<Self>, token: Option<Token>, when: Instant) {
+        self.with_index(|inner, _| {
+            if !matches!(inner.stage, Stage::Complete { .. }) {
+                return (true, ());
+            }
+            match (&mut inner.token, token) {
+                (Some((held, compared)), Some(token)) if held.is(&token) => {
+                    *compared = Some(when);
+                    (true, ())
+                }
+                _ => (false, ()),
+            }
+        });
+    }
+
     /// A name that is not known is about to be searched for. True: it is time to make the index.
     pub(crate) fn index_searched(&self, stamp: Stamp) -> bool {
         let Some(directory) = self.directory() else { return false };
@@ -540,7 +579,7 @@ impl<F> Node<F> {
     pub(crate) fn index_listed(self: &Arc<Self>, mut listing: Listing, page: &[DirEntry]) {
         let Some(last) = page.last() else {
             let ticket = Ticket { dir: Arc::clone(self), number: listing.ticket };
-            return ticket.finish(listing.names);
+            return ticket.finish(listing.names, None);
         };
         listing.at = last.cookie;
         let mut fits = true;
@@ -576,6 +615,9 @@ impl<F> Node<F> {
         let disk = name.to_disk();
         self.with_index(|inner, _| {
             inner.sure(fold);
+            if let Some((_, compared)) = &mut inner.token {
+                *compared = None;
+            }
             (inner.apply(fold, disk.as_bytes(), present), ())
         });
     }
@@ -631,8 +673,8 @@ pub(crate) struct Ticket<F> {
 }
 
 impl<F> Ticket<F> {
-    /// What was read becomes the index, with what has changed since it was begun.
-    fn finish(self, mut names: NameIndex) {
+    /// What was read becomes the index, with what has changed since it was begun. It holds for `token`.
+    fn finish(self, mut names: NameIndex, token: Option<Token>) {
         self.dir.with_index(|inner, wakes| {
             let Stage::Filling { ticket, stamp, journal, .. } = &mut inner.stage else { return (true, ()) };
             if *ticket != self.number {
@@ -641,6 +683,7 @@ impl<F> Ticket<F> {
             let fits = std::mem::take(journal).iter().all(|change| names.apply(change));
             inner.stage = Stage::Complete { stamp: *stamp, names: Box::new(names) };
             inner.listing = None;
+            inner.token = token.map(|token| (token, None));
             inner.used = self.number;
             inner.wake(wakes);
             (fits, ())
@@ -713,19 +756,32 @@ pub(crate) async fn check<F>(dir: &Arc<Node<F>>) {
 /// Fills the index of the ticket's directory with the names that the storage has.
 pub(crate) async fn fill<F>(ticket: Ticket<F>) {
     let dir = Arc::clone(&ticket.dir);
-    let sink = Box::new(Collect { names: NameIndex::new(dir.mount.fold), fits: true });
-    match dir.mount.backend.names(&dir.be, sink).await {
-        Ok(sink) => {
-            let sink: Box<dyn Any> = sink;
-            if let Ok(collected) = sink.downcast::<Collect>()
-                && collected.fits
-            {
-                ticket.finish(collected.names);
-            }
-        }
-        Err(FsError::NotSupported) => {}
+    match read(&dir).await {
+        Ok(Some((names, token))) => ticket.finish(names, token),
+        Ok(None) | Err(FsError::NotSupported) => {}
         Err(error) => tracing::debug!(%error, "a directory's names cannot be read for its index"),
     }
+}
+
+/// The names of a directory, and the token that it had all the time. `None`: there are too many, or it had several.
+async fn read<F>(dir: &Arc<Node<F>>) -> Result<Option<(NameIndex, Option<Token>)>> {
+    let backend = &dir.mount.backend;
+    let mut token = None;
+    if dir.mount.revalidate.is_some() {
+        token = backend.token(&dir.be).await?;
+        if !token.is_some_and(|token| token.settled) {
+            return Ok(None);
+        }
+    }
+    let sink = Box::new(Collect { names: NameIndex::new(dir.mount.fold), fits: true });
+    let sink: Box<dyn Any> = backend.names(&dir.be, sink).await?;
+    let Ok(collected) = sink.downcast::<Collect>() else { return Ok(None) };
+    if let Some(token) = &token
+        && !backend.token(&dir.be).await?.is_some_and(|now| now.is(token))
+    {
+        return Ok(None);
+    }
+    Ok(collected.fits.then_some((collected.names, token)))
 }
 
 #[cfg(test)]

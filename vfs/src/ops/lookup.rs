@@ -2,6 +2,7 @@
 //! changed the tree.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::backend::NodeInfo;
 use crate::counters::Count;
@@ -360,7 +361,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         // Our own changes too are told by the queue, so it is read here whatever was read before: what was stored of the
         // name since then may be evicted.
-        let Some(stamp) = self.catch_up_if_watched(dir) else { return Ok(None) };
+        let Some(stamp) = (match dir.mount.revalidate {
+            None => self.catch_up_if_watched(dir),
+            Some(age) => self.revalidate(dir, age).await?,
+        }) else {
+            return Ok(None);
+        };
         let Answer::Spellings(spellings) = dir.index_answer(fold, stamp) else { return Ok(None) };
         self.count(Count::IndexAnswers);
         let mut links = Vec::with_capacity(spellings.len());
@@ -370,6 +376,19 @@ impl<F: Default + Send + 'static> Vfs<F> {
             }
         }
         Ok(Some(links))
+    }
+
+    /// Compares the directory's token with its index', unless that was done so recently.
+    async fn revalidate(&self, dir: &Arc<Node<F>>, age: Duration) -> Result<Option<Stamp>> {
+        if !dir.has_index() {
+            return Ok(None);
+        }
+        if !dir.index_is_fresh(age) {
+            let when = Instant::now();
+            let token = dir.mount.backend.token(&dir.be).await.map_err(gone_directory)?;
+            dir.index_revalidate(token, when);
+        }
+        Ok(Some(Stamp::default()))
     }
 
     fn catch_up_if_watched(&self, dir: &Arc<Node<F>>) -> Option<Stamp> {

@@ -31,7 +31,11 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let mut cookie = cookie;
         loop {
             // By the way it makes the index. What comes and goes from here on is kept for it.
-            let stamp = if cookie == 0 { dir.stamp_for_index() } else { dir.stamp() };
+            let stamp = match dir.mount.revalidate {
+                None if cookie == 0 => dir.stamp_for_index(),
+                None => dir.stamp(),
+                Some(_) => None,
+            };
             let listing = stamp.and_then(|stamp| dir.index_listing(open, cookie, stamp));
             let mut page = file.read_dir(cookie, max, metadata).await?;
             if let Some(listing) = listing {
