@@ -93,11 +93,11 @@ impl Create<'_> {
     /// One try. None: a name changed meanwhile, begin again.
     async fn attempt(&self) -> Result<Option<Opened>, NtStatus> {
         let vfs = &self.cx.server.vfs;
-        let Some((_, last)) = self.name.path.parent_and_last() else {
+        let looked = vfs.look_up_path(&self.root, &self.name.path).await.map_err(convert::status)?;
+        let (Some((_, last)), Some((dir, found))) = (self.name.path.parent_and_last(), looked) else {
             return self.open_existing(None, self.root.link(), None).await;
         };
-        let dir = vfs.resolve_parent(&self.root, &self.name.path).await.map_err(convert::status)?;
-        match vfs.lookup_with_metadata(&dir, last).await.map_err(convert::status)? {
+        match found {
             Some((link, metadata)) => self.open_existing(Some((&dir, last)), link, metadata).await,
             None if self.asked.must_exist() => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
             None => self.create(&dir, last).await,
