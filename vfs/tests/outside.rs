@@ -1,0 +1,515 @@
+//! Others change the tree while we serve it: a mover who knows nothing of the cache, against each way in which the cache
+//! learns of that. What it must not do is to tell something that was no longer so when it was asked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use shoal_vfs::local::{self, Local};
+use shoal_vfs::memory::{Memory, MemoryOptions, Watches};
+use shoal_vfs::*;
+
+const EACH_TIME: Coherence = Coherence::Revalidate(Duration::ZERO);
+const MODES: [Coherence; 3] = [Coherence::Notify, EACH_TIME, Coherence::None];
+
+/// A small generator: the same seed, the same choices.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % sides as u64) as usize
+    }
+
+    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.roll(of.len())]
+    }
+}
+
+/// A directory that is shared, and one beside it that is not. Both go with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(below: &FsPath) -> Scratch {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = below.join(format!("shoal-outside-{}-{next}", std::process::id()));
+        fs::create_dir_all(path.join("share")).expect("a scratch directory");
+        fs::create_dir(path.join("beside")).expect("a scratch directory");
+        Scratch(path)
+    }
+
+    fn share(&self, path: &str) -> PathBuf {
+        self.0.join("share").join(path)
+    }
+
+    fn beside(&self, path: &str) -> PathBuf {
+        self.0.join("beside").join(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Where tests on the real file system run: on the disk, and in memory where there is such a thing.
+fn places() -> Vec<PathBuf> {
+    let mut places = vec![std::env::temp_dir()];
+    let shm = PathBuf::from("/dev/shm");
+    if shm.is_dir() {
+        places.push(shm);
+    }
+    places
+}
+
+fn name(text: &str) -> Name {
+    Name::from_str(text).expect("a name")
+}
+
+fn path(text: &str) -> Path {
+    Path::from(text.split('/').filter(|part| !part.is_empty()).map(name).collect::<Vec<_>>())
+}
+
+struct Bed {
+    vfs: Arc<Vfs<()>>,
+    root: Root<()>,
+}
+
+impl Bed {
+    async fn of(backend: Arc<dyn Backend>) -> Bed {
+        let vfs = Vfs::new(Options::default());
+        let root = vfs.mount(backend, Fold::Insensitive).await.expect("mounts");
+        Bed { vfs, root }
+    }
+
+    async fn local(scratch: &Scratch, coherence: Coherence) -> Bed {
+        let options = local::Options { coherence: Some(coherence), ..local::Options::default() };
+        Bed::of(Arc::new(Local::open(&scratch.share(""), options).expect("opens"))).await
+    }
+
+    /// What a path means to a client: the inode number, and how its last name is spelled.
+    async fn see(&self, at: &str) -> Option<(u64, String)> {
+        let (_, found) = match self.vfs.look_up_path(&self.root, &path(at)).await {
+            Ok(found) => found.expect("not the root"),
+            Err(FsError::PathNotFound) => return None,
+            Err(error) => panic!("{at}: {error}"),
+        };
+        let (link, _) = found?;
+        Some((link.node().key().inode, link.name().expect("not the root").to_string()))
+    }
+
+    async fn create(&self, at: &str, how: CreateHow) -> Result<Creation<(), ()>> {
+        let at = path(at);
+        let dir = self.vfs.resolve_parent(&self.root, &at).await?;
+        let (_, last) = at.parent_and_last().expect("not the root");
+        self.vfs.create(&dir, last, how, |_, _| ()).await
+    }
+
+    async fn remove(&self, at: &str) -> Result<()> {
+        let (_, found) = self.vfs.look_up_path(&self.root, &path(at)).await?.expect("not the root");
+        let Some((link, _)) = found else { return Err(FsError::NotFound) };
+        link.node().opens().set_delete_pending(&link, true);
+        self.vfs.remove_link(&link).await.map(drop)
+    }
+
+    async fn rename(&self, at: &str, to: &str) -> Result<()> {
+        let (_, found) = self.vfs.look_up_path(&self.root, &path(at)).await?.expect("not the root");
+        let Some((link, _)) = found else { return Err(FsError::NotFound) };
+        let to = path(to);
+        let dir = self.vfs.resolve_parent(&self.root, &to).await?;
+        let (_, last) = to.parent_and_last().expect("not the root");
+        match self.vfs.rename(&link, &dir, last, true, |_| Ok::<_, ()>(())).await {
+            Ok(()) => Ok(()),
+            Err(RenameError::Fs(error)) => Err(error),
+            Err(RenameError::Refused(())) => unreachable!("nothing is refused"),
+        }
+    }
+
+    async fn open(&self, at: &str, how: OpenHow) -> Arc<dyn BackendFile> {
+        loop {
+            let (_, found) =
+                self.vfs.look_up_path(&self.root, &path(at)).await.expect("walks").expect("is below");
+            let (link, _) = found.expect("is there");
+            match self.vfs.open(&link, how).await {
+                Ok(file) => return file,
+                Err(FsError::Stale) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+const READ: OpenHow = OpenHow { read: true, write: false };
+const WRITE: OpenHow = OpenHow { read: true, write: true };
+
+/// What is there now, by the file system's own account: each path below the share.
+fn truth(share: &FsPath) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    let mut below = vec![String::new()];
+    while let Some(dir) = below.pop() {
+        let Ok(entries) = fs::read_dir(share.join(&dir)) else { continue };
+        for entry in entries {
+            let entry = entry.expect("lists");
+            let at = format!("{dir}{}", entry.file_name().to_str().expect("is text"));
+            let metadata = entry.metadata().expect("is there");
+            if metadata.is_dir() {
+                below.push(format!("{at}/"));
+            }
+            found.insert(at, metadata.ino());
+        }
+    }
+    found
+}
+
+const NAMES: [&str; 6] = ["a", "A", "b", "B", "c", "longer name"];
+const DIRECTORIES: [&str; 3] = ["", "d/", "d/e/"];
+
+/// What a client is to see of a path: the exact spelling of its last name, or else the first that folds alike.
+fn expected(share: &FsPath, at: &str) -> Option<(u64, String)> {
+    let (dir, last) = at.rsplit_once('/').map_or(("", at), |(dir, last)| (dir, last));
+    let entries = fs::read_dir(share.join(dir)).ok()?;
+    let mut found: Vec<(String, u64)> = entries
+        .map(|entry| entry.expect("lists"))
+        .map(|entry| {
+            (
+                entry.file_name().to_str().expect("is text").to_owned(),
+                entry.metadata().expect("is there").ino(),
+            )
+        })
+        .filter(|(spelled, _)| Fold::Insensitive.eq(&name(spelled), &name(last)))
+        .collect();
+    found.sort();
+    let exact = found.iter().find(|(spelled, _)| spelled == last).or(found.first());
+    exact.map(|(spelled, inode)| (*inode, spelled.clone()))
+}
+
+/// One change by the mover; some fail, as they may.
+fn move_something(scratch: &Scratch, dice: &mut Dice) {
+    let at = scratch.share(&format!("{}{}", dice.pick(&DIRECTORIES), dice.pick(&NAMES)));
+    let to = scratch.share(&format!("{}{}", dice.pick(&DIRECTORIES), dice.pick(&NAMES)));
+    let _may_fail = match dice.roll(9) {
+        0 | 1 => fs::write(&at, "outside"),
+        2 => fs::remove_file(&at),
+        3 => fs::rename(&at, &to),
+        4 => fs::hard_link(&at, &to),
+        5 => fs::create_dir(&at),
+        6 => fs::remove_dir(&at),
+        7 => fs::rename(scratch.share("d/e"), scratch.beside("e")),
+        _ => fs::rename(scratch.beside("e"), scratch.share("d/e")),
+    };
+}
+
+/// After each change by the mover, whatever is asked is answered as it is then.
+#[tokio::test]
+async fn each_change_is_seen_when_its_call_has_returned() {
+    for place in places() {
+        for mode in MODES {
+            for seed in 0..3 {
+                let scratch = Scratch::new(&place);
+                fs::create_dir_all(scratch.share("d/e")).expect("makes");
+                let bed = Bed::local(&scratch, mode).await;
+                let (mut dice, mut mover) = (Dice(seed), Dice(seed ^ 0x5555));
+                for step in 0..400 {
+                    std::thread::scope(|scope| scope.spawn(|| move_something(&scratch, &mut mover)).join())
+                        .expect("moves");
+                    for _ in 0..3 {
+                        let at = format!("{}{}", dice.pick(&DIRECTORIES), dice.pick(&NAMES));
+                        let seen = bed.see(&at).await;
+                        assert_eq!(
+                            seen,
+                            expected(&scratch.share(""), &at),
+                            "{at} at step {step} of {seed}, {mode:?}"
+                        );
+                    }
+                }
+                if mode == Coherence::Notify {
+                    let counted = bed.vfs.counters();
+                    assert!(
+                        counted.hits + counted.negative_hits > 0 && counted.index_answers > 0,
+                        "{counted:?}"
+                    );
+                }
+                bed.vfs.check_at_rest().await;
+            }
+        }
+    }
+}
+
+/// A mover and clients at once. At rest all is as the file system has it, in each case, and so say the indexes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_is_right_at_rest() {
+    for place in places() {
+        for mode in MODES {
+            let scratch = Arc::new(Scratch::new(&place));
+            fs::create_dir_all(scratch.share("d/e")).expect("makes");
+            let bed = Arc::new(Bed::local(&scratch, mode).await);
+            for round in 0..8 {
+                let stop = Arc::new(AtomicBool::new(false));
+                let mover = std::thread::spawn({
+                    let (scratch, stop) = (Arc::clone(&scratch), Arc::clone(&stop));
+                    move || {
+                        let mut dice = Dice(round);
+                        while !stop.load(Ordering::Relaxed) {
+                            move_something(&scratch, &mut dice);
+                        }
+                    }
+                });
+                let clients: Vec<_> = (0..4)
+                    .map(|client| {
+                        let bed = Arc::clone(&bed);
+                        tokio::spawn(async move {
+                            let mut dice = Dice(round * 100 + client);
+                            for _ in 0..100 {
+                                let at = format!("{}{}", dice.pick(&DIRECTORIES), dice.pick(&NAMES));
+                                let to = format!("{}{}", dice.pick(&DIRECTORIES), dice.pick(&NAMES));
+                                let ended = match dice.roll(5) {
+                                    0 => bed.create(&at, CreateHow::file()).await.map(drop),
+                                    1 => bed.create(&at, CreateHow::directory()).await.map(drop),
+                                    2 => bed.remove(&at).await,
+                                    3 => bed.rename(&at, &to).await,
+                                    _ => {
+                                        bed.see(&at).await;
+                                        Ok(())
+                                    }
+                                };
+                                match ended {
+                                    Ok(())
+                                    | Err(
+                                        FsError::NotFound
+                                        | FsError::PathNotFound
+                                        | FsError::Exists
+                                        | FsError::NotEmpty
+                                        | FsError::Invalid
+                                        | FsError::Stale
+                                        | FsError::Busy
+                                        | FsError::IsADirectory
+                                        | FsError::NotADirectory,
+                                    ) => {}
+                                    Err(error) => panic!("{at} {to}: {error}"),
+                                }
+                                tokio::task::yield_now().await;
+                            }
+                        })
+                    })
+                    .collect();
+                for client in clients {
+                    client.await.expect("ends");
+                }
+                stop.store(true, Ordering::Relaxed);
+                mover.join().expect("ends");
+                bed.vfs.quiesce().await;
+                let share = scratch.share("");
+                for dir in DIRECTORIES {
+                    for last in NAMES {
+                        let at = format!("{dir}{last}");
+                        assert_eq!(
+                            bed.see(&at).await,
+                            expected(&share, &at),
+                            "{at} in round {round}, {mode:?}"
+                        );
+                    }
+                }
+                for (at, inode) in truth(&share) {
+                    assert_eq!(bed.see(&at).await.map(|(inode, _)| inode), Some(inode), "{at}, {mode:?}");
+                }
+                bed.vfs.check_at_rest().await;
+            }
+        }
+    }
+}
+
+/// A file that was removed and made anew is written to, not the one that is no more.
+#[tokio::test]
+async fn writes_go_to_the_file_that_is_there() {
+    for place in places() {
+        for mode in MODES {
+            let scratch = Scratch::new(&place);
+            let bed = Bed::local(&scratch, mode).await;
+            for round in 0..20 {
+                let at = scratch.share("file");
+                fs::write(&at, "before").expect("writes");
+                for _ in 0..3 {
+                    assert!(bed.see("FILE").await.is_some());
+                }
+                if round % 2 == 0 {
+                    fs::remove_file(&at).expect("removes");
+                    assert_eq!(bed.see("file").await, None, "{mode:?}");
+                    fs::write(&at, "anew").expect("writes");
+                } else {
+                    fs::write(scratch.beside("other"), "over").expect("writes");
+                    fs::rename(scratch.beside("other"), &at).expect("replaces");
+                }
+                let file = bed.open("file", WRITE).await;
+                let text = file.read_at(0, 100).await.expect("reads");
+                assert_eq!(text, if round % 2 == 0 { &b"anew"[..] } else { &b"over"[..] }, "{mode:?}");
+                file.write_at(0, Bytes::from_static(b"ours")).await.expect("writes");
+                assert_eq!(fs::read(&at).expect("reads"), b"ours", "{mode:?}");
+            }
+        }
+    }
+}
+
+/// A directory that is moved out of the share takes no new files with it, and comes back as what it is.
+#[tokio::test]
+async fn nothing_lands_outside() {
+    for place in places() {
+        for mode in MODES {
+            let scratch = Scratch::new(&place);
+            fs::create_dir_all(scratch.share("p/q")).expect("makes");
+            let bed = Bed::local(&scratch, mode).await;
+            for round in 0..10 {
+                let at = format!("P/q/file{round}");
+                for _ in 0..3 {
+                    assert!(bed.see("p/Q").await.is_some());
+                    assert!(bed.see(&at).await.is_none());
+                }
+                let (from, to) = if round % 2 == 0 { ("p", "p") } else { ("p/q", "q") };
+                fs::rename(scratch.share(from), scratch.beside(to)).expect("moves away");
+                let made = bed.create(&at, CreateHow::file()).await;
+                assert!(matches!(made, Err(FsError::PathNotFound)), "{mode:?}");
+                assert_eq!(truth(&scratch.beside("")).keys().filter(|at| at.contains("file")).count(), 0);
+                fs::rename(scratch.beside(to), scratch.share(from)).expect("moves back");
+                let made = bed.create(&at, CreateHow::file()).await.expect("makes");
+                assert!(matches!(made, Creation::Created { .. }));
+                fs::remove_file(scratch.share(&format!("p/q/file{round}"))).expect("is where it should be");
+                assert!(bed.see(&at).await.is_none());
+            }
+        }
+    }
+}
+
+/// So long as its token need not be compared again, a directory is believed to have the names that it had; our own changes
+/// are seen at once, and lead to a comparison.
+#[tokio::test]
+async fn a_token_is_believed_as_long_as_was_asked_for() {
+    let scratch = Scratch::new(&std::env::temp_dir());
+    for number in 0..50 {
+        fs::write(scratch.share(&format!("File{number}")), "").expect("writes");
+    }
+    // A token that was given this instant might be given again: the index is not made of such a directory.
+    let age = fs::metadata(scratch.share("")).expect("is there").modified().expect("is known");
+    while age.elapsed().is_ok_and(|age| age < Duration::from_millis(30)) {
+        std::thread::yield_now();
+    }
+    let bed = Bed::local(&scratch, Coherence::Revalidate(Duration::from_secs(3600))).await;
+    for _ in 0..3 {
+        assert_eq!(bed.see("fILE7").await.expect("is there").1, "File7");
+        assert!(bed.see("absent").await.is_none());
+    }
+    assert!(bed.vfs.counters().index_answers > 0);
+    fs::write(scratch.share("Absent"), "").expect("writes");
+    assert!(bed.see("absent").await.is_none(), "it was compared just now");
+    bed.create("Ours", CreateHow::file()).await.expect("makes");
+    assert!(bed.see("oURS").await.is_some());
+    assert!(bed.see("absent").await.is_some());
+}
+
+/// A storage in memory that tells of changes, and whoever changes it directly.
+async fn told(watches: Watches) -> (Bed, Arc<Memory>, BackendNode) {
+    let options = MemoryOptions { exclusive: false, watches: Some(watches), ..MemoryOptions::default() };
+    let memory = Memory::new(options);
+    let root = memory.root().await.expect("tells").node;
+    (Bed::of(Arc::clone(&memory) as Arc<dyn Backend>).await, memory, root)
+}
+
+/// More changes than the queue holds: what was known is forgotten, and all is right.
+#[tokio::test]
+async fn lost_changes_are_noticed() {
+    let (bed, memory, root) = told(Watches { directories: 100, changes: 4 }).await;
+    for round in 0..50 {
+        for number in 0..6 {
+            bed.see(&format!("name{number}")).await;
+        }
+        // Who makes the index does it when nobody waits for it.
+        tokio::task::yield_now().await;
+        for number in 0..=round % 6 {
+            let disk = name(&format!("Name{number}")).to_disk();
+            match memory.lookup(&root, &disk).await.expect("looks up") {
+                Some(info) => memory.unlink(&root, &disk, &info.metadata.key).await.expect("removes"),
+                None => drop(memory.create(&root, &disk, &CreateHow::file()).await.expect("makes")),
+            }
+        }
+        for number in 0..6 {
+            let disk = name(&format!("Name{number}")).to_disk();
+            let there = memory.lookup(&root, &disk).await.expect("looks up");
+            let seen = bed.see(&format!("nAME{number}")).await.map(|(inode, _)| inode);
+            assert_eq!(seen, there.map(|info| info.metadata.key.inode), "name{number} in round {round}");
+        }
+    }
+    assert!(bed.vfs.counters().index_answers > 0);
+    bed.vfs.check_at_rest().await;
+}
+
+/// Directories beyond the bound of watches are served all the same: what they hold is looked up each time.
+#[tokio::test]
+async fn what_cannot_be_watched_is_looked_up() {
+    for directories in [0, 1, 2] {
+        let (bed, memory, root) = told(Watches { directories, changes: 1000 }).await;
+        let how = CreateHow::directory();
+        let outer = memory.create(&root, &name("outer").to_disk(), &how).await.expect("makes").0.node;
+        let inner = memory.create(&outer, &name("inner").to_disk(), &how).await.expect("makes").0.node;
+        for round in 0..20 {
+            for (dir, below) in [(&root, ""), (&outer, "outer/"), (&inner, "outer/inner/")] {
+                let at = format!("{below}x{round}");
+                for _ in 0..3 {
+                    assert!(bed.see(&at).await.is_none());
+                }
+                let disk = name(&format!("X{round}")).to_disk();
+                let made = memory.create(dir, &disk, &CreateHow::file()).await.expect("makes").0;
+                for _ in 0..3 {
+                    assert_eq!(bed.see(&at).await.map(|(inode, _)| inode), Some(made.metadata.key.inode));
+                }
+                bed.rename(&at, &format!("{below}y")).await.expect("renames");
+                assert!(bed.see(&at).await.is_none());
+                bed.remove(&format!("{below}Y")).await.expect("removes");
+                assert!(memory.lookup(dir, &name("y").to_disk()).await.expect("looks up").is_none());
+            }
+        }
+        bed.vfs.check_at_rest().await;
+    }
+}
+
+/// Names come and go while a client lists the directory: the index that comes of it knows of each.
+#[tokio::test]
+async fn a_listing_makes_an_index_that_holds() {
+    for place in places() {
+        let scratch = Scratch::new(&place);
+        for number in 0..3000 {
+            fs::write(scratch.share(&format!("File{number}")), "").expect("writes");
+        }
+        let bed = Bed::local(&scratch, Coherence::Notify).await;
+        let top = Arc::clone(bed.root.link().node());
+        let file = bed.vfs.open(&bed.root.link(), READ).await.expect("opens");
+        let (mut cookie, mut listed, mut step) = (0, 0, 0);
+        loop {
+            let page = bed.vfs.read_dir(&top, &file, cookie, 100, false).await.expect("lists");
+            let Some(last) = page.last() else { break };
+            (cookie, listed, step) = (last.cookie, listed + page.len(), step + 1);
+            // What comes and goes meanwhile is in the index as well.
+            fs::remove_file(scratch.share(&format!("File{}", step * 7))).expect("removes");
+            fs::write(scratch.share(&format!("New{step}")), "").expect("writes");
+            bed.create(&format!("Ours{step}"), CreateHow::file()).await.expect("makes");
+        }
+        assert!(listed >= 2900);
+        let before = bed.vfs.counters();
+        for round in 1..=step {
+            assert!(bed.see(&format!("fILE{}", round * 7)).await.is_none());
+            assert!(bed.see(&format!("nEW{round}")).await.is_some());
+            assert!(bed.see(&format!("oURS{round}")).await.is_some());
+            assert!(bed.see(&format!("absent{round}")).await.is_none());
+        }
+        let after = bed.vfs.counters();
+        assert_eq!(
+            after.backend_folded_lookups, before.backend_folded_lookups,
+            "the directory is not read again"
+        );
+        bed.vfs.check_at_rest().await;
+    }
+}
