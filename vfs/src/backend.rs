@@ -331,6 +331,11 @@ pub trait BackendFile: Send + Sync + 'static {
     /// What the object is like now.
     fn metadata(&self) -> Fut<'_, Metadata>;
 
+    /// What the object was like when it was opened, if opening it told that: who asks at once need not ask the storage.
+    fn metadata_when_opened(&self) -> Option<Metadata> {
+        None
+    }
+
     /// Changes its metadata; all that is `Some` or, on an error, some of it.
     fn set_metadata<'a>(&'a self, set: &'a SetMetadata) -> Fut<'a, ()>;
 

@@ -432,6 +432,10 @@ impl BackendFile for FaultyFile {
         perhaps!(self, Verb::Read, self.inner.metadata())
     }
 
+    fn metadata_when_opened(&self) -> Option<Metadata> {
+        self.inner.metadata_when_opened()
+    }
+
     fn set_metadata<'a>(&'a self, set: &'a SetMetadata) -> Fut<'a, ()> {
         perhaps!(self, Verb::Write, self.inner.set_metadata(set))
     }

@@ -157,6 +157,10 @@ impl BackendFile for LatencyFile {
         later!(self, self.inner.metadata())
     }
 
+    fn metadata_when_opened(&self) -> Option<Metadata> {
+        self.inner.metadata_when_opened()
+    }
+
     fn set_metadata<'a>(&'a self, set: &'a SetMetadata) -> Fut<'a, ()> {
         later!(self, self.inner.set_metadata(set))
     }

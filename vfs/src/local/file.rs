@@ -51,6 +51,8 @@ pub(super) struct Open {
     pub(super) access: Access,
     pub(super) volume: Arc<Volume>,
     pub(super) listing: Mutex<Listing>,
+    /// What it was like when it was opened, if it was there before.
+    pub(super) when_opened: Option<Metadata>,
 }
 
 /// The local backend's open object.
@@ -68,7 +70,7 @@ impl Open {
         self.access == Access::Path
     }
 
-    fn target(&self) -> Target<'_> {
+    pub(super) fn target(&self) -> Target<'_> {
         match (self.access, self.kind) {
             (Access::Data, _) => Target::Open(self.fd()),
             (Access::Path, Kind::Directory) => Target::Directory(self.fd()),
@@ -293,6 +295,10 @@ impl BackendFile for LocalFile {
 
     fn metadata(&self) -> Fut<'_, Metadata> {
         self.run(Verb::Metadata, Duration::ZERO, Open::metadata)
+    }
+
+    fn metadata_when_opened(&self) -> Option<Metadata> {
+        self.open.when_opened.clone()
     }
 
     fn set_metadata<'a>(&'a self, set: &'a SetMetadata) -> Fut<'a, ()> {

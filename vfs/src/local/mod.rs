@@ -150,7 +150,7 @@ fn directory(node: &BackendNode) -> Result<Arc<Directory>> {
 }
 
 fn open_object(volume: &Arc<Volume>, fd: Arc<OwnedFd>, kind: Kind, access: Access) -> Open {
-    Open { fd, kind, access, volume: volume.clone(), listing: Mutex::default() }
+    Open { fd, kind, access, volume: volume.clone(), listing: Mutex::default(), when_opened: None }
 }
 
 const FILE: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
@@ -187,7 +187,9 @@ fn open(
         return Err(FsError::Stale);
     }
     let access = if flags == OFlags::PATH { Access::Path } else { Access::Data };
-    Ok(open_object(volume, Arc::new(fd), kind, access))
+    let mut open = open_object(volume, Arc::new(fd), kind, access);
+    open.when_opened = Some(volume.metadata(&stat, open.target()));
+    Ok(open)
 }
 
 fn create(

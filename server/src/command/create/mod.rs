@@ -162,7 +162,7 @@ impl Create<'_> {
                 Err(error) => return Err(convert::status(error)),
             }
         };
-        let metadata = match metadata {
+        let metadata = match file.metadata_when_opened().or(metadata) {
             Some(metadata) => metadata,
             None => file.metadata().await.map_err(convert::status)?,
         };
