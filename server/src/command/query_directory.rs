@@ -25,6 +25,8 @@ const SLICE: usize = 128;
 /// So many slices are read before others have their turn: a millisecond or two. A page of 64 KiB takes hardly more, and is answered
 /// without a task of its own.
 const TURN: usize = 4;
+/// See [`TURN`].
+const LONG: u32 = 64 * 1024;
 
 /// Answers a QUERY_DIRECTORY.
 pub async fn handle(cx: &Context, request: QueryDirectoryRequest) -> Result<Reply, NtStatus> {
@@ -43,7 +45,8 @@ pub async fn handle(cx: &Context, request: QueryDirectoryRequest) -> Result<Repl
     let mut enumeration = enumeration.lock().await;
     begin(cx, &mut enumeration, &request)?;
     let mut list = DirectoryEncoder::new(class, room as usize);
-    let listing = Listing { cx, disk, class, enumeration: &mut enumeration, slices: 0 };
+    let long = room > LONG;
+    let listing = Listing { cx, disk, class, enumeration: &mut enumeration, slices: 0, long };
     let full = listing.fill(&mut list, single).await?;
     if list.is_empty() {
         return Err(if full {
@@ -113,6 +116,8 @@ struct Listing<'a> {
     enumeration: &'a mut Enumeration,
     /// Read for this request.
     slices: usize,
+    /// The page is larger than one that needs no turns.
+    long: bool,
 }
 
 impl Listing<'_> {
@@ -214,7 +219,8 @@ impl Listing<'_> {
     }
 
     async fn read_slice(&mut self) -> Result<(), NtStatus> {
-        if self.slices != 0 && self.slices.is_multiple_of(TURN) {
+        // A long page leaves the reader early: it takes turns in any case.
+        if self.slices.is_multiple_of(TURN) && self.slices != 0 || self.slices == 1 && self.long {
             tokio::task::yield_now().await;
         }
         self.slices += 1;
