@@ -14,3 +14,4 @@ mod pipes;
 mod rename;
 mod sequence;
 mod session;
+mod system_calls;

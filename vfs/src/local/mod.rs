@@ -492,6 +492,12 @@ impl Backend for Local {
     }
 }
 
+/// The system calls of local backends that this thread has made since the last time it asked, by name.
+#[cfg(feature = "counted")]
+pub fn take_calls() -> Vec<&'static str> {
+    sys::take_calls()
+}
+
 /// Raises this process' limit of open descriptors as far as it may: to the hard limit, and beyond it, up to 1,048,576, if it is
 /// privileged. The answer is the limit that holds now.
 ///

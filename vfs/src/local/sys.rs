@@ -53,19 +53,19 @@ impl From<Errno> for FsError {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "counted"))]
 thread_local! {
     static CALLS: std::cell::RefCell<Vec<&'static str>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 #[inline]
 fn count(_call: &'static str) {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "counted"))]
     CALLS.with_borrow_mut(|calls| calls.push(_call));
 }
 
 /// The system calls that this thread has made since the last time it asked.
-#[cfg(test)]
+#[cfg(any(test, feature = "counted"))]
 pub(super) fn take_calls() -> Vec<&'static str> {
     CALLS.take()
 }
