@@ -82,5 +82,8 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     rustix::net::sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
     rustix::net::sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
     rustix::net::sockopt::set_tcp_keepcnt(stream, 4)?;
+    // Keepalive asks only while nothing is on its way. An answer that nobody acknowledges would be sent again for a
+    // quarter of an hour, and all that time the peer's locks would stand.
+    rustix::net::sockopt::set_tcp_user_timeout(stream, 120_000)?;
     Ok(())
 }
