@@ -6,8 +6,10 @@
 mod checks;
 mod client;
 mod compare;
+mod compose;
 mod crowd;
 mod divide;
+mod engine;
 mod floor;
 mod hostile;
 mod idle;
@@ -18,6 +20,7 @@ mod peers;
 mod plot;
 mod random;
 mod report;
+mod running;
 mod samba;
 mod scratch;
 mod server;
@@ -27,6 +30,7 @@ mod test;
 mod torture;
 mod tree;
 mod usage;
+mod witness;
 
 use clap::{Parser, Subcommand};
 
@@ -49,9 +53,9 @@ enum Command {
     /// smbtorture's tests, by suite or by name, against expectations
     Torture(torture::Options),
     /// smbclient in every dialect and protection, on a directory and on a memory share
-    Smbclient,
+    Smbclient(smbclient::Options),
     /// A tree of thousands of files up and down with smbclient, compared by hash
-    Tree,
+    Tree(tree::Options),
     /// Many clients create, rename and remove in one directory; the end state is checked
     Crowd(crowd::Options),
     /// A load of many clients in one mix, with its rate, latencies and errors
@@ -69,8 +73,13 @@ enum Command {
     /// A program that does the least that each operation takes, for `compare` to race against
     #[command(hide = true)]
     Floor(floor::Options),
+    /// The containers of docker-compose.yml: brought up, checked from the clients' side, cut, killed, taken down
+    Compose(compose::Options),
     /// Installs what the checks need, or says what to install
     Peers,
+    /// A part in the check of the containers, inside one
+    #[command(hide = true)]
+    Witness(witness::Options),
 }
 
 fn main() -> std::process::ExitCode {
@@ -80,8 +89,8 @@ fn main() -> std::process::ExitCode {
         Command::Test(options) => test::run(&mut checks, &options),
         Command::Models => models::run(&mut checks),
         Command::Torture(options) => torture::run(&mut checks, &options),
-        Command::Smbclient => smbclient::run(&mut checks),
-        Command::Tree => tree::run(&mut checks),
+        Command::Smbclient(options) => smbclient::run(&mut checks, &options),
+        Command::Tree(options) => tree::run(&mut checks, &options),
         Command::Crowd(options) => crowd::run(&mut checks, &options),
         Command::Load(options) => load::command::run(&mut checks, &options),
         Command::Storm(options) => storm::run(&mut checks, &options),
@@ -90,7 +99,9 @@ fn main() -> std::process::ExitCode {
         Command::Hostile(options) => hostile::run(&mut checks, &options),
         Command::Compare(options) => compare::run(&mut checks, &options),
         Command::Floor(options) => return floor::run(&options),
+        Command::Compose(options) => compose::run(&mut checks, &options),
         Command::Peers => peers::run(&mut checks),
+        Command::Witness(options) => witness::run(&mut checks, &options),
     }
     checks.finish()
 }

@@ -3,7 +3,7 @@
 //! On Debian, as root, what lacks is installed through `apt-get` from bookworm-backports, which is added to the sources
 //! if it is absent. Anywhere else the check fails with a line that says what to install.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::checks::{Checks, Failure};
@@ -25,7 +25,7 @@ pub fn install() -> Result<(), Failure> {
         return Ok(());
     }
     let what = lacking.join(", ");
-    if !(rustix::process::geteuid().is_root() && Path::new("/etc/debian_version").exists()) {
+    if !may_install() {
         return Err(format!(
             "lacking: {what}. Install Samba {SAMBA}'s smbclient, samba and samba-testsuite \
              (Debian 12: from {BACKPORTS}), or run this once as root on Debian."
@@ -51,6 +51,39 @@ pub fn install() -> Result<(), Failure> {
     } else {
         Err(format!("still lacking after installing: {}", still.join(", ")))
     }
+}
+
+/// Whether packages may be installed here: as root on Debian.
+pub fn may_install() -> bool {
+    rustix::process::geteuid().is_root() && Path::new("/etc/debian_version").exists()
+}
+
+/// Makes sure that `program` is there, which Debian has in `package`.
+pub fn install_program(program: &str, package: &str) -> Result<(), Failure> {
+    if is_there(program) {
+        return Ok(());
+    }
+    if !may_install() {
+        return Err(format!(
+            "lacking: {program}. Install it (Debian: {package}), or run this once as root on Debian."
+        ));
+    }
+    let _quiet = NoServices::new();
+    let install = ["install", "-y", "-q", "--no-install-recommends", package];
+    // The lists may be absent or too old to find the package by.
+    apt(&install).or_else(|_| apt(&["update", "-q"]).and_then(|()| apt(&install)))?;
+    if is_there(program) {
+        Ok(())
+    } else {
+        Err(format!("{package} is installed, and there is still no {program}"))
+    }
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // The sbin directories are not on every user's PATH.
+    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(sbin).any(|directory| directory.join(program).is_file())
 }
 
 fn lacking() -> Vec<String> {

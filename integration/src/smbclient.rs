@@ -37,8 +37,67 @@ const WAYS: &[Way] = &[
 pub const ANY_WAY: &Way = &WAYS[4];
 
 /// `cargo integration smbclient`.
-pub fn run(checks: &mut Checks) {
+#[derive(clap::Args, Default)]
+pub struct Options {
+    /// A day's work on this server's shares, in place of all checks on a server started here
+    #[arg(long, value_name = "HOST:PORT")]
+    server: Option<String>,
+    /// User and password on a server given by --server
+    #[arg(long, value_name = "NAME%PASSWORD", requires = "server")]
+    user: Option<String>,
+    /// The shares of a server given by --server
+    #[arg(long = "share", value_name = "NAME", value_delimiter = ',', requires = "server", default_values = ["data"])]
+    shares: Vec<String>,
+}
+
+/// Where smbclient goes, and as whom.
+#[derive(Clone)]
+pub struct Place {
+    host: String,
+    port: u16,
+    user: String,
+}
+
+impl From<u16> for Place {
+    /// A server that the checks started on this machine.
+    fn from(port: u16) -> Self {
+        Place { host: "127.0.0.1".to_owned(), port, user: format!("{USER}%{PASSWORD}") }
+    }
+}
+
+impl From<&Place> for Place {
+    fn from(place: &Place) -> Self {
+        place.clone()
+    }
+}
+
+impl Place {
+    /// HOST:PORT, and NAME%PASSWORD if they are not the usual ones.
+    pub fn parse(server: &str, user: Option<&str>) -> Result<Place, Failure> {
+        let parts = server.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        let (host, port) = parts.ok_or_else(|| format!("{server} is no HOST:PORT"))?;
+        let usual = Place::from(port);
+        Ok(Place { host: host.to_owned(), user: user.map_or(usual.user, str::to_owned), port })
+    }
+}
+
+/// `cargo integration smbclient`.
+pub fn run(checks: &mut Checks, options: &Options) {
     let scratch = Scratch::new("smbclient");
+    if let Some(server) = &options.server {
+        let place = match Place::parse(server, options.user.as_deref()) {
+            Ok(place) => place,
+            Err(why) => return checks.record("smbclient: --server", Err(why)),
+        };
+        for way in WAYS {
+            for share in &options.shares {
+                let client = Client { place: place.clone(), way, share, local: None, scratch: &scratch };
+                checks
+                    .check(&format!("smbclient {} on //{server}/{share}", way.name), || client.everything());
+            }
+        }
+        return;
+    }
     let share = scratch.directory("share");
     let closed = scratch.directory("closed");
     let shares = [
@@ -55,7 +114,7 @@ pub fn run(checks: &mut Checks) {
     for way in WAYS {
         for name in ["share", "memory"] {
             let local = (name == "share").then_some(share.as_path());
-            let client = Client { port: server.port(), way, share: name, local, scratch: &scratch };
+            let client = Client { place: server.port().into(), way, share: name, local, scratch: &scratch };
             checks.check(&format!("smbclient {} on {name}", way.name), || client.everything());
         }
     }
@@ -65,29 +124,29 @@ pub fn run(checks: &mut Checks) {
     checks.check("smbclient: the server ends at SIGTERM", || server.stop());
 }
 
-/// Runs smbclient on `//127.0.0.1/SHARE` with `commands`; its output, or both outputs if it failed.
+/// Runs smbclient on a share with `commands`; its output, or both outputs if it failed.
 pub fn smbclient(
-    port: u16,
+    place: impl Into<Place>,
     share: &str,
     way: &Way,
     directory: &Path,
     commands: &str,
 ) -> Result<String, Failure> {
-    with_arguments(port, share, way, directory, &["-c", commands])
+    with_arguments(place, share, way, directory, &["-c", commands])
 }
 
 /// The same with arguments in place of commands: `-Tx FILE`, say.
 pub fn with_arguments(
-    port: u16,
+    place: impl Into<Place>,
     share: &str,
     way: &Way,
     directory: &Path,
     arguments: &[&str],
 ) -> Result<String, Failure> {
-    let user = format!("{USER}%{PASSWORD}");
-    let mut all = vec!["-U", &user];
+    let place = place.into();
+    let mut all = vec!["-U", &place.user];
     all.extend_from_slice(arguments);
-    call(port, &format!("//127.0.0.1/{share}"), way, directory, &all)
+    call(place.port, &format!("//{}/{share}", place.host), way, directory, &all)
 }
 
 fn call(port: u16, target: &str, way: &Way, directory: &Path, arguments: &[&str]) -> Result<String, Failure> {
@@ -118,7 +177,7 @@ fn call(port: u16, target: &str, way: &Way, directory: &Path, arguments: &[&str]
 }
 
 struct Client<'a> {
-    port: u16,
+    place: Place,
     way: &'a Way,
     share: &'a str,
     /// The share's directory, where it can be looked at.
@@ -212,7 +271,7 @@ impl Client<'_> {
 
     fn smb(&self, commands: &str) -> Result<String, Failure> {
         let here = self.scratch.directory("here");
-        let told = smbclient(self.port, self.share, self.way, &here, commands)?;
+        let told = smbclient(&self.place, self.share, self.way, &here, commands)?;
         // allinfo asks for snapshots as well and says so where there are none, as on a Samba without them.
         let complaint =
             told.lines().find(|line| line.contains("NT_STATUS_") && !line.contains("shadow copy data"));
@@ -221,14 +280,14 @@ impl Client<'_> {
     }
 
     fn smb_args(&self, here: &Path, arguments: &[&str]) -> Result<String, Failure> {
-        let told = with_arguments(self.port, self.share, self.way, here, arguments)?;
+        let told = with_arguments(&self.place, self.share, self.way, here, arguments)?;
         demand(!told.contains("NT_STATUS_"), || format!("{}: {told}", arguments.join(" ")))?;
         Ok(told)
     }
 
     fn refused(&self, commands: &str, status: &str) -> Result<(), Failure> {
         let here = self.scratch.directory("here");
-        let told = match smbclient(self.port, self.share, self.way, &here, commands) {
+        let told = match smbclient(&self.place, self.share, self.way, &here, commands) {
             Ok(told) | Err(told) => told,
         };
         demand(told.contains(status), || format!("{commands} should end with {status}:\n{told}"))

@@ -107,8 +107,7 @@ pub fn run(checks: &mut Checks, options: &Options) {
 }
 
 fn run_all(checks: &mut Checks, options: &Options) -> Result<(), Failure> {
-    let text = include_str!("../torture/expected.toml");
-    let expected: Expectations = toml::from_str(text).map_err(|e| format!("expected.toml: {e}"))?;
+    let expected = expectations()?;
     if options.divide {
         return divided(checks, options, &expected);
     }
@@ -135,6 +134,17 @@ fn run_all(checks: &mut Checks, options: &Options) -> Result<(), Failure> {
     });
     summary(&counts.into_inner().expect("no worker panics"));
     Ok(())
+}
+
+fn expectations() -> Result<Expectations, Failure> {
+    toml::from_str(include_str!("../torture/expected.toml")).map_err(|e| format!("expected.toml: {e}"))
+}
+
+/// How many tests `programs` run together that share them out among themselves.
+pub fn divided_tests(programs: usize) -> Result<usize, Failure> {
+    let expected = expectations()?;
+    let shared_out: usize = suites(&expected).iter().map(|(_, tests)| tests.len()).sum();
+    Ok(expected.together.len() * programs + shared_out)
 }
 
 fn summary(counts: &BTreeMap<&str, u32>) {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::checks::{Checks, Failure, demand};
+use crate::random::Random;
 use crate::scratch::Scratch;
 use crate::server::{Server, workspace};
-use crate::smbclient::{ANY_WAY, command, smbclient, with_arguments};
+use crate::smbclient::{ANY_WAY, Place, command, smbclient, with_arguments};
 
 /// How many files a tree must have to count.
 const FILES_MIN: usize = 5_000;
@@ -15,12 +16,28 @@ const FILES_MIN: usize = 5_000;
 const FILES_MAX: usize = 5_500;
 
 /// `cargo integration tree`.
-pub fn run(checks: &mut Checks) {
+#[derive(clap::Args, Default)]
+pub struct Options {
+    /// A made-up tree on this server's share, in place of our dependencies' sources on a server started here
+    #[arg(long, value_name = "HOST:PORT")]
+    server: Option<String>,
+    /// User and password on a server given by --server
+    #[arg(long, value_name = "NAME%PASSWORD", requires = "server")]
+    user: Option<String>,
+    /// The shares of a server given by --server
+    #[arg(long = "share", value_name = "NAME", value_delimiter = ',', requires = "server", default_values = ["data"])]
+    shares: Vec<String>,
+}
+
+/// `cargo integration tree`.
+pub fn run(checks: &mut Checks, options: &Options) {
     let scratch = Scratch::new("tree");
     let tree = scratch.directory("local").join("tree");
     let mut files = 0;
-    let gathered = checks.check("tree: gather the sources of our dependencies", || {
-        files = gather(&tree)?;
+    let made_up = options.server.is_some();
+    let from = if made_up { "make one up" } else { "gather the sources of our dependencies" };
+    let gathered = checks.check(&format!("tree: {from}"), || {
+        files = if made_up { make(&tree)? } else { gather(&tree)? };
         demand(files >= FILES_MIN, || format!("only {files} files to be found, {FILES_MIN} wanted"))?;
         command(
             &scratch.directory("local"),
@@ -33,6 +50,14 @@ pub fn run(checks: &mut Checks) {
     if !gathered {
         return;
     }
+    if let Some(server) = &options.server {
+        for share in &options.shares {
+            checks.check(&format!("tree: {files} files up and down with tar on //{server}/{share}"), || {
+                with_tar(&scratch, &Place::parse(server, options.user.as_deref())?, share)
+            });
+        }
+        return;
+    }
     let share = scratch.directory("share");
     let server =
         Server::start(scratch.path(), &[format!("share={}", share.display()), "memory=memory:".to_owned()]);
@@ -40,45 +65,46 @@ pub fn run(checks: &mut Checks) {
         Ok(server) => server,
         Err(why) => return checks.record("tree: server", Err(why)),
     };
+    let place = Place::from(server.port());
     for name in ["share", "memory"] {
         checks.check(&format!("tree: {files} files up and down with tar on {name}"), || {
-            with_tar(&scratch, &server, name)
+            with_tar(&scratch, &place, name)
         });
         checks.check(&format!("tree: {files} files up and down with mput and mget on {name}"), || {
-            with_mput(&scratch, &server, name)
+            with_mput(&scratch, &place, name)
         });
         checks.check(
             &format!("tree: the same with tar on {name} while another client renames directories"),
-            || beside_renames(&scratch, &server, name),
+            || beside_renames(&scratch, &place, name),
         );
     }
     checks.check("tree: the server ends at SIGTERM", || server.stop());
 }
 
-fn with_tar(scratch: &Scratch, server: &Server, share: &str) -> Result<(), Failure> {
+fn with_tar(scratch: &Scratch, place: &Place, share: &str) -> Result<(), Failure> {
     let local = scratch.directory("local");
-    tar(server, share, &local, &["-Tx", "tree.tar"])?;
+    tar(place, share, &local, &["-Tx", "tree.tar"])?;
     let down = fresh(scratch, "down")?;
-    tar(server, share, &down, &["-Tc", "down.tar", "tree"])?;
+    tar(place, share, &down, &["-Tc", "down.tar", "tree"])?;
     command(&down, "tar", &["xf", "down.tar"])?;
     same(&local, &down)?;
-    smbclient(server.port(), share, ANY_WAY, &local, "deltree tree").and_then(quiet)
+    smbclient(place, share, ANY_WAY, &local, "deltree tree").and_then(quiet)
 }
 
-fn with_mput(scratch: &Scratch, server: &Server, share: &str) -> Result<(), Failure> {
+fn with_mput(scratch: &Scratch, place: &Place, share: &str) -> Result<(), Failure> {
     let local = scratch.directory("local");
-    smbclient(server.port(), share, ANY_WAY, &local, "recurse; prompt; mput tree").and_then(quiet)?;
+    smbclient(place, share, ANY_WAY, &local, "recurse; prompt; mput tree").and_then(quiet)?;
     let down = fresh(scratch, "down")?;
-    smbclient(server.port(), share, ANY_WAY, &down, "recurse; prompt; mget tree").and_then(quiet)?;
+    smbclient(place, share, ANY_WAY, &down, "recurse; prompt; mget tree").and_then(quiet)?;
     same(&local, &down)?;
-    smbclient(server.port(), share, ANY_WAY, &local, "deltree tree").and_then(quiet)
+    smbclient(place, share, ANY_WAY, &local, "deltree tree").and_then(quiet)
 }
 
-fn beside_renames(scratch: &Scratch, server: &Server, share: &str) -> Result<(), Failure> {
+fn beside_renames(scratch: &Scratch, place: &Place, share: &str) -> Result<(), Failure> {
     let elsewhere = scratch.directory("elsewhere");
     std::fs::write(elsewhere.join("f"), b"carried along").map_err(|e| e.to_string())?;
     let made = "mkdir beside; mkdir beside\\a; mkdir beside\\a\\inner; put f beside\\a\\inner\\f";
-    smbclient(server.port(), share, ANY_WAY, &elsewhere, made).and_then(quiet)?;
+    smbclient(place, share, ANY_WAY, &elsewhere, made).and_then(quiet)?;
     let ended = AtomicBool::new(false);
     let (copied, renamed) = std::thread::scope(|scope| {
         let renamer = scope.spawn(|| {
@@ -87,26 +113,26 @@ fn beside_renames(scratch: &Scratch, server: &Server, share: &str) -> Result<(),
             let mut rounds = 0;
             while !ended.load(Ordering::Relaxed) {
                 let commands = there_and_back.repeat(20);
-                smbclient(server.port(), share, ANY_WAY, &elsewhere, &commands).and_then(quiet)?;
+                smbclient(place, share, ANY_WAY, &elsewhere, &commands).and_then(quiet)?;
                 rounds += 20;
             }
             Ok::<u32, Failure>(rounds)
         });
-        let copied = with_tar(scratch, server, share);
+        let copied = with_tar(scratch, place, share);
         ended.store(true, Ordering::Relaxed);
         (copied, renamer.join().expect("the renamer does not panic"))
     });
     copied?;
     let rounds = renamed?;
     demand(rounds > 0, || "no directory was renamed meanwhile".to_owned())?;
-    smbclient(server.port(), share, ANY_WAY, &elsewhere, "get beside\\a\\inner\\f back; deltree beside")
+    smbclient(place, share, ANY_WAY, &elsewhere, "get beside\\a\\inner\\f back; deltree beside")
         .and_then(quiet)?;
     let back = std::fs::read(elsewhere.join("back")).map_err(|e| e.to_string())?;
     demand(back == b"carried along", || "the file in the renamed directories changed".to_owned())
 }
 
-fn tar(server: &Server, share: &str, directory: &Path, arguments: &[&str]) -> Result<(), Failure> {
-    with_arguments(server.port(), share, ANY_WAY, directory, arguments).and_then(quiet)
+fn tar(place: &Place, share: &str, directory: &Path, arguments: &[&str]) -> Result<(), Failure> {
+    with_arguments(place, share, ANY_WAY, directory, arguments).and_then(quiet)
 }
 
 /// smbclient ends well even where a single file failed: its words tell.
@@ -135,6 +161,23 @@ fn fresh(scratch: &Scratch, name: &str) -> Result<PathBuf, Failure> {
     let path = scratch.directory(name);
     crate::scratch::wipe(&path).map_err(|e| format!("cannot empty {}: {e}", path.display()))?;
     Ok(path)
+}
+
+/// Makes up a tree of 5,000 files in a hundred directories, the same each time.
+fn make(to: &Path) -> Result<usize, Failure> {
+    let mut random = Random::new(1);
+    for number in 0..FILES_MIN {
+        // Three levels, and a file in each hundred that has nothing in it.
+        let directory =
+            to.join(format!("part {}/{}", number / 1000, ["ä", "b", "C C", "d.d"][number / 250 % 4]));
+        let directory = directory.join((number / 50 % 5).to_string());
+        let length = if number % 100 == 0 { 0 } else { random.below(16 << 10) };
+        let content: Vec<u8> = (0..length).map(|_| random.below(256) as u8).collect();
+        std::fs::create_dir_all(&directory)
+            .and_then(|()| std::fs::write(directory.join(format!("file-{number}.dat")), content))
+            .map_err(|e| format!("making {}: {e}", directory.display()))?;
+    }
+    Ok(FILES_MIN)
 }
 
 /// Copies the unpacked sources of the project's own dependencies until there are enough files.
