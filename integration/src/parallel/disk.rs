@@ -25,15 +25,15 @@ const WARM: u64 = 10;
 
 /// `cargo integration parallel --disk`.
 pub fn run(checks: &mut Checks, options: &Options) {
-    checks.check(
-        "parallel: creates in one directory of a disk, with claims and with the directory lock",
-        || {
-            let [claims, lock] = creates(options)?;
-            println!("creates on a disk, claims: {claims:.0}/s, directory lock: {lock:.0}/s");
-            println!("creates on a disk claims / directory lock: {:.2}", claims / lock);
+    let disk: fn(&str) -> Scratch = Scratch::new;
+    for (place, scratch) in [("disk", disk), ("tmpfs", Scratch::in_memory)] {
+        checks.check(&format!("parallel: creates in one directory on {place}, with both locks"), || {
+            let [claims, lock] = creates(scratch, options)?;
+            println!("creates on {place}, claims: {claims:.0}/s, directory lock: {lock:.0}/s");
+            println!("creates on {place} claims / directory lock: {:.2}", claims / lock);
             Ok(())
-        },
-    );
+        });
+    }
     checks.check(&format!("parallel: names that are absent among {NAMES}"), || {
         let [shoal, samba] = misses(options)?;
         let [shoal, samba] = [shoal, samba].map(|time| time.as_nanos() as f64 / 1000.0);
@@ -59,8 +59,8 @@ fn start(scratch: &Scratch, share: &Path, lock: Lock) -> Result<Server, Failure>
 }
 
 /// The rates with claims and with the directory lock, measured in turns.
-fn creates(options: &Options) -> Result<[f64; 2], Failure> {
-    let scratch = [Scratch::new("parallel"), Scratch::new("parallel")];
+fn creates(scratch: fn(&str) -> Scratch, options: &Options) -> Result<[f64; 2], Failure> {
+    let scratch = [scratch("parallel"), scratch("parallel")];
     let locks = [Lock::Claims, Lock::Directory];
     let mut servers = Vec::new();
     for (scratch, lock) in scratch.iter().zip(locks) {
