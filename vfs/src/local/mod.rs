@@ -105,6 +105,21 @@ impl Local {
         Box::pin(self.runner.run(verb, Duration::ZERO, move || job(&volume)))
     }
 
+    /// Runs a job that changes names in `dir`.
+    fn change<T: Send + 'static>(
+        &self,
+        verb: Verb,
+        dir: &BackendNode,
+        job: impl FnOnce(&Arc<Volume>, &Arc<Directory>) -> Result<T> + Send + 'static,
+    ) -> Fut<'_, T> {
+        let dir = match directory(dir) {
+            Ok(dir) => dir,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let volume = self.volume.clone();
+        Box::pin(self.runner.run_in_turn(verb, dir.key, move || job(&volume, &dir)))
+    }
+
     /// Reads all names of a directory: the first thousand where such a call belongs, the rest in the pool, as long as the directory may
     /// be.
     async fn scan(&self, dir: &Arc<Directory>, sink: Box<dyn NameSink>) -> Result<Box<dyn NameSink>> {
@@ -424,8 +439,8 @@ impl Backend for Local {
         name: &'a DiskName,
         how: &'a CreateHow,
     ) -> Fut<'a, (NodeInfo, Arc<dyn BackendFile>)> {
-        let (dir, name, how) = (dir.clone(), name.clone(), how.clone());
-        let created = self.run(Verb::Create, move |volume| create(volume, &directory(&dir)?, &name, &how));
+        let (name, how) = (name.clone(), how.clone());
+        let created = self.change(Verb::Create, dir, move |volume, dir| create(volume, dir, &name, &how));
         Box::pin(async move {
             let (info, open) = created.await?;
             Ok((info, self.file(open)))
@@ -433,13 +448,13 @@ impl Backend for Local {
     }
 
     fn unlink<'a>(&'a self, dir: &'a BackendNode, name: &'a DiskName, expect: &'a BackendKey) -> Fut<'a, ()> {
-        let (dir, name, expect) = (dir.clone(), name.clone(), *expect);
-        self.run(Verb::Remove, move |_| remove(&directory(&dir)?, &name, &expect, false))
+        let (name, expect) = (name.clone(), *expect);
+        self.change(Verb::Remove, dir, move |_, dir| remove(dir, &name, &expect, false))
     }
 
     fn rmdir<'a>(&'a self, dir: &'a BackendNode, name: &'a DiskName, expect: &'a BackendKey) -> Fut<'a, ()> {
-        let (dir, name, expect) = (dir.clone(), name.clone(), *expect);
-        self.run(Verb::Remove, move |_| remove(&directory(&dir)?, &name, &expect, true))
+        let (name, expect) = (name.clone(), *expect);
+        self.change(Verb::Remove, dir, move |_, dir| remove(dir, &name, &expect, true))
     }
 
     fn rename<'a>(
@@ -450,9 +465,9 @@ impl Backend for Local {
         to: &'a DiskName,
         replace: bool,
     ) -> Fut<'a, ()> {
-        let (from_dir, from, to_dir, to) = (from_dir.clone(), from.clone(), to_dir.clone(), to.clone());
-        self.run(Verb::Rename, move |_| {
-            rename((&directory(&from_dir)?, &from), (&directory(&to_dir)?, &to), replace)
+        let (from_dir, from, to) = (from_dir.clone(), from.clone(), to.clone());
+        self.change(Verb::Rename, to_dir, move |_, to_dir| {
+            rename((&directory(&from_dir)?, &from), (to_dir, &to), replace)
         })
     }
 
@@ -466,8 +481,8 @@ impl Backend for Local {
         let Some(file) = node.as_any().downcast_ref::<LocalFile>() else {
             return Box::pin(std::future::ready(Err(FsError::CrossDevice)));
         };
-        let (open, to_dir, to) = (file.open.clone(), to_dir.clone(), to.clone());
-        self.run(Verb::Link, move |_| link(&open, &directory(&to_dir)?, &to, replace))
+        let (open, to) = (file.open.clone(), to.clone());
+        self.change(Verb::Link, to_dir, move |_, to_dir| link(&open, to_dir, &to, replace))
     }
 
     fn open<'a>(
