@@ -197,7 +197,7 @@ impl Settings {
             ("guid", self.server_guid != now.server_guid),
             ("reply_budget_total", self.limits.reply_budget_total != now.limits.reply_budget_total),
             ("directory_lock", self.directory_lock != now.directory_lock),
-            ("names_max", self.limits.names_max != now.limits.names_max),
+            ("cache_size", self.limits.cache_size != now.limits.cache_size),
         ];
         fixed.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

@@ -100,7 +100,7 @@ impl Server {
     /// Opens the shares of `settings`. Nothing is listened to yet: see [`Server::listen`] and [`Server::serve`].
     pub async fn new(settings: Settings) -> Result<Arc<Server>, StartError> {
         let plan = if settings.directory_lock { Plan::DirectoryLock } else { Plan::Claims };
-        let options = Options { names_max: settings.limits.names_max, plan };
+        let options = Options { memory_max: settings.limits.cache_size, plan, ..Options::default() };
         let vfs = Vfs::new(options);
         let shares = Shares::open(&vfs, &settings, None).await?;
         Ok(Arc::new(Server {

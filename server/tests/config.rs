@@ -534,10 +534,10 @@ fn what_may_be_meant_but_looks_wrong_is_warned_of() {
 fn only_what_can_change_while_it_runs_does() {
     let now = meant(&format!("[server]\nadmin = \"none\"\n{SHARE}"));
     let mut next = meant(&format!(
-        "[server]\nlisten = \"127.0.0.1:9\"\ncomment = \"x\"\nadmin = \"none\"\n[limits]\nnames_max = 5000\n{SHARE}"
+        "[server]\nlisten = \"127.0.0.1:9\"\ncomment = \"x\"\nadmin = \"none\"\n[limits]\ncache_size = \"8 MiB\"\n{SHARE}"
     ));
     next.server_guid = now.server_guid;
-    assert_eq!(next.needs_restart(&now), ["listen", "names_max"]);
+    assert_eq!(next.needs_restart(&now), ["listen", "cache_size"]);
     assert_eq!(now.needs_restart(&now), [""; 0]);
 }
 

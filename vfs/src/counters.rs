@@ -42,6 +42,10 @@ pub struct Counters {
     pub names: u64,
     /// Objects known now.
     pub nodes: u64,
+    /// Memory that the cache takes now, in bytes.
+    pub bytes: u64,
+    /// The part of it that names take which are absent, or of which nothing is known.
+    pub bytes_of_absent_names: u64,
 }
 
 pub(crate) enum Count {
@@ -111,6 +115,8 @@ impl Counts {
             index_bytes: 0,
             names: 0,
             nodes: 0,
+            bytes: 0,
+            bytes_of_absent_names: 0,
         }
     }
 }

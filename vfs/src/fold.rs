@@ -90,10 +90,14 @@ pub enum Fold {
 
 impl Fold {
     /// The form of `name` that is the same for all names that this fold holds to be the same.
+    #[inline]
     pub fn fold(&self, name: &Name) -> FoldedName {
         match self {
             Fold::Sensitive => FoldedName(name.packed().clone()),
-            Fold::Insensitive => FoldedName(fold_bytes(name.as_wtf8())),
+            Fold::Insensitive => FoldedName(match name.packed().upcase_ascii() {
+                Some(upper) => upper,
+                None => fold_bytes(name.as_wtf8()),
+            }),
         }
     }
 
@@ -112,6 +116,7 @@ impl Fold {
     }
 }
 
+#[inline(never)]
 fn fold_bytes(bytes: &[u8]) -> Packed {
     let mut out = Builder::new();
     if bytes.is_ascii() {
@@ -141,6 +146,10 @@ impl FoldedName {
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+
+    pub(crate) fn packed(&self) -> &Packed {
+        &self.0
     }
 }
 
@@ -210,6 +219,20 @@ mod tests {
             assert_eq!(folded(a), folded(b), "{a} {b}");
             assert!(Fold::Insensitive.eq(&Name::from_str(a).unwrap(), &Name::from_str(b).unwrap()));
             assert!(!Fold::Sensitive.eq(&Name::from_str(a).unwrap(), &Name::from_str(b).unwrap()));
+        }
+    }
+
+    #[test]
+    fn the_fast_way_is_the_slow_way() {
+        for length in 1..=60 {
+            for unit in (0x20..0x7F).chain(['é', 'ж', 'ɐ', '𝄞'].map(u32::from)) {
+                let mut text: String = "aZ@[`{z".chars().cycle().take(length - 1).collect();
+                text.extend(char::from_u32(unit));
+                let Ok(name) = Name::from_str(&text) else { continue };
+                let folded = Fold::Insensitive.fold(&name);
+                assert_eq!(folded.as_bytes(), fold_bytes(name.as_wtf8()).as_bytes(), "{text}");
+                assert!(*folded.packed() == fold_bytes(name.as_wtf8()), "{text}");
+            }
         }
     }
 

@@ -26,8 +26,8 @@
 //! # Map
 //!
 //! [`backend`] is the storage below, with [`memory`] and the real file system as its kinds. `lookup` has the parts:
-//! `fifo` waiting in line, `gate`, `slot` (position and lock), `link` (identity), `slotmap`, `index` (which names a
-//! directory has), `coherence` (what may be believed where others change the tree too). `ops` tells the
+//! `fifo` waiting in line, `gate`, `slot` (position and lock), `link` (identity), `slotmap`, `evict` (memory),
+//! `index` (which names a directory has), `coherence` (what may be believed where others change the tree too). `ops` tells the
 //! operations, one story a file. [`node`] and [`opens`] are what the server sees of an object.
 
 pub mod backend;
@@ -45,6 +45,8 @@ pub mod node;
 pub mod opens;
 mod ops;
 pub mod path;
+#[doc(hidden)]
+pub mod probe;
 mod rank;
 pub mod stream;
 pub mod sync;
@@ -73,6 +75,7 @@ pub use path::Path;
 use dashmap::DashMap;
 
 use counters::{Count, Counts};
+use lookup::evict::Budget;
 use lookup::gate::{Gate, Mode};
 use lookup::slotmap::SlotMap;
 use node::{Mount, NodeTable};
@@ -93,7 +96,9 @@ pub enum Plan {
 /// What a [`Vfs`] is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// About how many names the cache may keep; names in use come on top.
+    /// How much memory the cache may take, in bytes; what is in use may exceed it.
+    pub memory_max: usize,
+    /// How many names the cache may keep; names in use may exceed it.
     pub names_max: usize,
     /// How changes exclude each other.
     pub plan: Plan,
@@ -101,7 +106,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { names_max: 1_000_000, plan: Plan::Claims }
+        Options { memory_max: 256 << 20, names_max: usize::MAX, plan: Plan::Claims }
     }
 }
 
@@ -178,10 +183,11 @@ impl<F> Drop for Hold<F> {
 impl<F: Default + Send + 'static> Vfs<F> {
     /// An empty cache.
     pub fn new(options: Options) -> Arc<Vfs<F>> {
+        let budget = Budget::new(options.memory_max, options.names_max);
         Arc::new(Vfs {
-            slots: SlotMap::new(options.names_max),
+            slots: SlotMap::new(&budget),
             options,
-            nodes: NodeTable::new(),
+            nodes: NodeTable::new(&budget),
             topologies: DashMap::new(),
             moves_begun: AtomicU64::new(0),
             moves_ended: AtomicU64::new(0),
@@ -222,10 +228,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// What the cache has done so far.
     pub fn counters(&self) -> Counters {
+        let budget = self.slots.budget();
         Counters {
             index_bytes: self.nodes.indexes.bytes() as u64,
-            names: self.slots.len() as u64,
+            names: budget.names() as u64,
             nodes: self.nodes.len() as u64,
+            bytes: budget.bytes() as u64,
+            bytes_of_absent_names: budget.absent() as u64,
             ..self.counts.sum()
         }
     }
@@ -279,7 +288,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         for slot in self.slots.all() {
             assert!(!slot.is_claimed(), "{slot:?} is claimed");
-            let Some(dir) = by_id.get(&slot.dir).filter(|node| !node.is_dead()) else {
+            let Some(dir) = by_id.get(&slot.dir.id).filter(|node| !node.is_dead()) else {
                 continue;
             };
             if let Some(watching) = &dir.mount.watching {
@@ -293,7 +302,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             for link in value.links() {
                 let place = link.place_now().expect("a link in a slot stands somewhere");
                 assert!(!link.is_gone(), "{slot:?} has a link that is gone");
-                assert!(place.dir.id() == slot.dir, "{slot:?} has a link of another directory");
+                assert!(place.dir.id() == slot.dir.id, "{slot:?} has a link of another directory");
                 assert!(dir.mount.fold.fold(&place.name) == slot.fold, "{slot:?} has a link of another name");
                 let found = dir.mount.backend.lookup(&dir.be, &place.name.to_disk()).await.expect("looks up");
                 let key = found.map(|info| info.metadata.key);

@@ -21,7 +21,8 @@ pub const NAME_UNITS_MAX: usize = 255;
 const INLINE: usize = 39;
 
 /// Bytes, up to 39 of them inline and more in a shared allocation. 40 bytes of size: the length's type has spare values, one of which
-/// says "on the heap".
+/// says "on the heap". Inline the bytes behind the length are zero, and what fits inline is never on the heap: so equal names are equal
+/// as they lie in memory, and may be compared, folded and hashed in strides of a fixed length.
 #[derive(Clone)]
 pub(crate) enum Packed {
     Inline { bytes: [u8; INLINE], length: Length },
@@ -60,12 +61,60 @@ impl Packed {
             Packed::Heap(bytes) => bytes,
         }
     }
+
+    /// The bytes in upper case, if they are inline and all ASCII.
+    #[inline]
+    pub(crate) fn upcase_ascii(&self) -> Option<Packed> {
+        const EACH: u64 = 0x0101_0101_0101_0101;
+        let Packed::Inline { bytes, length } = self else { return None };
+        let mut upper = [0; INLINE];
+        let mut all = 0;
+        // Eight at a time; the last word overlaps the one before.
+        for at in [0, 8, 16, 24, INLINE - 8] {
+            let word = u64::from_le_bytes(*bytes[at..].first_chunk()?);
+            all |= word;
+            // The highest bit of each byte that is 'a' or more, and of each that is more than 'z'.
+            let from_a = word.wrapping_add(EACH * (0x80 - b'a' as u64));
+            let beyond_z = word.wrapping_add(EACH * (0x7F - b'z' as u64));
+            let case = ((from_a ^ beyond_z) & (EACH * 0x80)) >> 2;
+            *upper[at..].first_chunk_mut()? = (word ^ case).to_le_bytes();
+        }
+        (all & (EACH * 0x80) == 0).then_some(Packed::Inline { bytes: upper, length: *length })
+    }
+
+    /// Feeds a hasher, the same for the same bytes; not as a slice of them would.
+    #[inline]
+    pub(crate) fn hash_whole<H: std::hash::Hasher>(&self, state: &mut H) {
+        match self {
+            Packed::Inline { bytes, length } => {
+                let mut whole = [0; INLINE + 1];
+                whole[..INLINE].copy_from_slice(bytes);
+                whole[INLINE] = *length as u8;
+                state.write(&whole);
+            }
+            Packed::Heap(bytes) => state.write(bytes),
+        }
+    }
+
+    /// The memory that it takes beside its own 40 bytes.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Packed::Inline { .. } => 0,
+            Packed::Heap(bytes) => bytes.len().next_multiple_of(size_of::<usize>()) + 2 * size_of::<usize>(),
+        }
+    }
 }
 
 impl PartialEq for Packed {
     #[inline]
     fn eq(&self, other: &Packed) -> bool {
-        self.as_bytes() == other.as_bytes()
+        match (self, other) {
+            (Packed::Inline { bytes: a, length: x }, Packed::Inline { bytes: b, length: y }) => {
+                *x as u8 == *y as u8 && a == b
+            }
+            (Packed::Heap(a), Packed::Heap(b)) => a == b,
+            _ => false,
+        }
     }
 }
 impl Eq for Packed {}
@@ -171,6 +220,17 @@ const fn is_forbidden(byte: u8) -> bool {
     matches!(byte, 0x01..=0x1F | b'"' | b'*' | b':' | b'<' | b'>' | b'?' | b'\\' | b'|')
 }
 
+/// What no name of a client's has: the forbidden bytes, `/` and NUL.
+static UNSPEAKABLE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = is_forbidden(byte as u8) || matches!(byte as u8, 0 | b'/');
+        byte += 1;
+    }
+    table
+};
+
 const fn is_forbidden_at_the_end(byte: u8) -> bool {
     matches!(byte, b' ' | b'.')
 }
@@ -252,7 +312,7 @@ impl Name {
             b"." | b".." => return Err(NameError::Dot),
             _ => {}
         }
-        if bytes.iter().any(|byte| is_forbidden(*byte) || matches!(byte, 0 | b'/')) {
+        if bytes.iter().fold(false, |any, byte| any | UNSPEAKABLE[usize::from(*byte)]) {
             return Err(NameError::Forbidden);
         }
         // Only a name with a private-use code point, or with a plain dot or space at its end, has a second spelling.

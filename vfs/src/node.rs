@@ -1,6 +1,6 @@
 //! Nodes: the objects of the tree, found by their identity on the storage, and alive while anything refers to them.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use dashmap::mapref::entry::Entry;
 use crate::backend::{Backend, BackendNode, Coherence};
 use crate::fold::Fold;
 use crate::lookup::coherence::{Watched, Watching};
+use crate::lookup::evict::{ARC, Budget, Siblings};
 use crate::lookup::gate::Gate;
 use crate::lookup::index::{DirIndex, Indexes};
 use crate::lookup::link::{Link, Place};
@@ -80,6 +81,8 @@ pub(crate) struct Directory<F> {
     changing: Mutex<Vec<Arc<Slot<F>>>>,
     pub(crate) index: DirIndex,
     pub(crate) watched: Watched,
+    /// What its slots in the cache have in common.
+    siblings: Arc<Siblings>,
 }
 
 /// An object of the tree: a file, a directory, or something that is never opened.
@@ -122,6 +125,27 @@ impl<F> Node<F> {
 
     pub(crate) fn directory(&self) -> Option<&Directory<F>> {
         self.directory.as_deref()
+    }
+
+    /// What the slots of its names have in common, if it is a directory.
+    pub(crate) fn siblings(&self) -> Option<&Arc<Siblings>> {
+        self.directory().map(|directory| &directory.siblings)
+    }
+
+    /// What the memory of the cache is counted in.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.table.budget
+    }
+
+    /// The memory that it takes, but for its name.
+    fn bytes(&self) -> usize {
+        let directory = if self.directory.is_some() {
+            size_of::<Directory<F>>() + 2 * ARC + size_of::<Gate>() + size_of::<Siblings>()
+        } else {
+            0
+        };
+        // Its list of links is made for four.
+        ARC + size_of::<Self>() + 4 * size_of::<Weak<Link<F>>>() + directory
     }
 
     /// Where a directory stands: the directory above it, and its name there. `None` for a root, and for what is no directory
@@ -187,10 +211,11 @@ impl<F> Node<F> {
 impl<F> Drop for Node<F> {
     fn drop(&mut self) {
         self.table.forget(self);
+        self.budget().sub(self.bytes());
         if let Some(mut directory) = self.directory.take() {
             self.table.indexes.end(self.id, &mut directory.index);
             if let Some(watching) = &self.mount.watching {
-                watching.end(self, &mut directory);
+                watching.end(&mut directory);
             }
             self.directory = Some(directory);
         }
@@ -198,6 +223,7 @@ impl<F> Drop for Node<F> {
         // client may have made it as deep as it likes.
         let mut above = self.directory.as_mut().and_then(|directory| directory.place.get_mut().take());
         while let Some(place) = above {
+            self.budget().sub(place.heap_bytes());
             above = Arc::into_inner(place.dir).and_then(|mut node| {
                 node.directory.as_mut().and_then(|directory| directory.place.get_mut().take())
             });
@@ -242,19 +268,38 @@ impl<F> Drop for Changing<F> {
 /// Directories of one storage that is mounted twice with different comparisons are different nodes: their names are
 /// different things.
 pub(crate) struct NodeTable<F> {
-    map: DashMap<(BackendKey, bool), Weak<Node<F>>, ahash::RandomState>,
-    next: std::sync::atomic::AtomicU64,
+    map: DashMap<TableKey, Weak<Node<F>>, ahash::RandomState>,
+    next: AtomicU64,
     pub(crate) indexes: Indexes<F>,
+    budget: Arc<Budget>,
+    /// What the map took when it was last looked at.
+    bytes: AtomicUsize,
 }
 
-fn table_key<F>(key: BackendKey, kind: Kind, mount: &Mount<F>) -> (BackendKey, bool) {
+type TableKey = (BackendKey, bool);
+
+fn table_key<F>(key: BackendKey, kind: Kind, mount: &Mount<F>) -> TableKey {
     (key, kind == Kind::Directory && mount.fold == Fold::Sensitive)
 }
 
 impl<F> NodeTable<F> {
-    pub(crate) fn new() -> Arc<NodeTable<F>> {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Arc<NodeTable<F>> {
         let map = DashMap::with_hasher(ahash::RandomState::new());
-        Arc::new(NodeTable { map, next: std::sync::atomic::AtomicU64::new(1), indexes: Indexes::new() })
+        let (next, bytes) = (AtomicU64::new(1), AtomicUsize::new(0));
+        let indexes = Indexes::new(budget);
+        Arc::new(NodeTable { map, next, indexes, budget: Arc::clone(budget), bytes })
+    }
+
+    /// Enters what the map takes by now, and lets go of what it does not need any more.
+    fn measure(&self) {
+        if self.map.len() < self.map.capacity() / 8 {
+            self.map.shrink_to_fit();
+        }
+        // A table of hashbrown's is full at seven eighths, and has a byte for each place beside the place.
+        let bytes = self.map.capacity() / 7 * 8 * (size_of::<(TableKey, Weak<Node<F>>)>() + 1);
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        self.budget.add(bytes);
+        self.budget.sub(before);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -265,11 +310,12 @@ impl<F> NodeTable<F> {
         self.map.iter().filter_map(|found| found.value().upgrade()).collect()
     }
 
-    /// Takes `node` out, if it is the one that is found by its identity.
+    /// Takes `node`, which has ended, out, if it is what is found by its identity.
     pub(crate) fn forget(&self, node: &Node<F>) {
         let key = table_key(node.key, node.kind, &node.mount);
         let _shard = lock(Level::Shard);
-        self.map.remove_if(&key, |_, found| std::ptr::eq(found.as_ptr(), node));
+        // By now it may lie elsewhere than it did. That it is dead is enough: who is found there alive came after it.
+        self.map.remove_if(&key, |_, found| found.strong_count() == 0);
     }
 }
 
@@ -282,6 +328,9 @@ impl<F: Default> NodeTable<F> {
         be: BackendNode,
     ) -> Arc<Node<F>> {
         let id = NodeId(self.next.fetch_add(1, Ordering::Relaxed));
+        if id.0.is_multiple_of(256) {
+            self.measure();
+        }
         let directory = (kind == Kind::Directory).then(|| {
             Box::new(Directory {
                 gate: Gate::new(id),
@@ -292,19 +341,14 @@ impl<F: Default> NodeTable<F> {
                 changing: mutex(Level::Changing, Vec::new()),
                 index: DirIndex::new(),
                 watched: Watched::default(),
+                siblings: Siblings::new(id, &self.budget),
             })
         });
         let (mount, table) = (Arc::clone(mount), Arc::clone(self));
-        Arc::new(Node {
-            id,
-            mount,
-            be,
-            key,
-            kind,
-            state: mutex(Level::Opens(id), State::default()),
-            directory,
-            table,
-        })
+        let state = mutex(Level::Opens(id), State::default());
+        let node = Node { id, mount, be, key, kind, state, directory, table };
+        self.budget.add(node.bytes());
+        Arc::new(node)
     }
 
     /// The node of this identity. A removed directory's is no longer its.

@@ -30,8 +30,6 @@ pub(crate) enum Level {
     Opens(NodeId),
     /// The instant at which a directory gets another place.
     Moves,
-    /// A part of the evictor's round.
-    Ring,
     /// A shard of a table.
     Shard,
     /// A slot. Two are locked by [`crate::sync::lock_beside`], in the order of their keys.
@@ -254,13 +252,15 @@ mod tests {
 
     use super::*;
     use crate::fold::Fold;
+    use crate::lookup::evict::{Budget, Siblings};
     use crate::lookup::gate::{Gate, Mode};
     use crate::lookup::slot::Slot;
     use crate::name::Name;
     use crate::sync::mutex;
 
     fn slot(dir: u64, name: &str) -> Arc<Slot<()>> {
-        Arc::new(Slot::new(NodeId(dir), Fold::Insensitive.fold(&Name::from_str(name).expect("a name"))))
+        let siblings = Siblings::new(NodeId(dir), &Budget::new(usize::MAX, usize::MAX));
+        Arc::new(Slot::new(&siblings, Fold::Insensitive.fold(&Name::from_str(name).expect("a name"))))
     }
 
     fn gate(id: u64) -> Arc<Gate> {

@@ -126,8 +126,8 @@ limits! {
     reply_budget_total: usize, Bytes, 16 * MIB => 1024 * GIB, GIB;
     /// Bytes that each share in memory may hold, names and data.
     memory_share_size: u64, Bytes, MIB => 1024 * GIB, GIB;
-    /// Names that the lookup cache keeps.
-    names_max: usize, Count, 1_024 => 100_000_000, 1_000_000;
+    /// Memory that the lookup cache may take; what is open may exceed it.
+    cache_size: usize, Bytes, MIB => 1024 * GIB, 256 * MIB;
 }
 
 impl LimitKey {

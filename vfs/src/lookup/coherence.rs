@@ -169,7 +169,7 @@ impl<F> Watching<F> {
         {
             return;
         }
-        if let Some(slot) = slots.find(node.id(), &fold) {
+        if let Some(slot) = node.siblings().and_then(|dir| slots.find(dir, &fold)) {
             slot.suspect();
         }
     }
@@ -226,10 +226,10 @@ impl<F> Watching<F> {
     }
 
     /// A directory's node ends, and with it its watch.
-    pub(crate) fn end(&self, node: &Node<F>, directory: &mut Directory<F>) {
+    pub(crate) fn end(&self, directory: &mut Directory<F>) {
         let Some(id) = directory.watched.id.get_mut().take() else { return };
         let mut watched = self.watched.lock();
-        if watched.get(&id).is_some_and(|watched| std::ptr::eq(watched.as_ptr(), node)) {
+        if watched.get(&id).is_some_and(|watched| watched.strong_count() == 0) {
             watched.remove(&id);
             self.watcher.unwatch(id);
         }
@@ -238,7 +238,7 @@ impl<F> Watching<F> {
 
 /// What is stored of a name is no longer believed.
 pub(crate) fn suspect<F>(slots: &SlotMap<F>, dir: &Node<F>, name: &Name) {
-    if let Some(slot) = slots.find(dir.id(), &dir.mount.fold.fold(name)) {
+    if let Some(slot) = dir.siblings().and_then(|siblings| slots.find(siblings, &dir.mount.fold.fold(name))) {
         slot.suspect();
     }
 }

@@ -34,6 +34,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use super::coherence::Stamp;
+use super::evict::Budget;
 use super::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
 use crate::backend::{DirEntry, NameSink, Token};
 use crate::error::{FsError, Result};
@@ -48,9 +49,6 @@ const ENTRIES_MAX: usize = 2_000_000;
 
 /// The most memory of one directory's index, in bytes.
 const BYTES_MAX: usize = 64 << 20;
-
-/// The most memory of all indexes together, in bytes.
-const TOTAL_BYTES_MAX: usize = 64 << 20;
 
 /// The most changes that are kept for a directory while its names are read.
 const JOURNAL_MAX: usize = 64 * 1024;
@@ -337,6 +335,7 @@ impl Inner {
 /// The indexes of all directories, and the memory that they take.
 pub(crate) struct Indexes<F> {
     bytes: AtomicUsize,
+    budget: Arc<Budget>,
     /// Counts questions: the time by which the longest unused is found.
     clock: AtomicU64,
     /// The directories that have one with names in it.
@@ -344,8 +343,9 @@ pub(crate) struct Indexes<F> {
 }
 
 impl<F> Indexes<F> {
-    pub(crate) fn new() -> Indexes<F> {
-        Indexes { bytes: AtomicUsize::new(0), clock: AtomicU64::new(0), known: Mutex::new(BTreeMap::new()) }
+    pub(crate) fn new(budget: &Arc<Budget>) -> Indexes<F> {
+        let (bytes, clock) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Indexes { bytes, budget: Arc::clone(budget), clock, known: Mutex::new(BTreeMap::new()) }
     }
 
     /// The memory that all of them take, near enough.
@@ -388,8 +388,10 @@ impl<F> Indexes<F> {
         }
         if now >= before {
             self.bytes.fetch_add(now - before, Ordering::Relaxed);
+            self.budget.add(now - before);
         } else {
             self.bytes.fetch_sub(before - now, Ordering::Relaxed);
+            self.budget.sub(before - now);
         }
     }
 
@@ -398,6 +400,7 @@ impl<F> Indexes<F> {
         let bytes = index.inner.get_mut().bytes;
         if bytes > 0 {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.budget.sub(bytes);
             drop(self.known.lock().remove(&id));
         }
     }
@@ -424,9 +427,10 @@ impl<F> Node<F> {
         }
         drop(inner);
         wakes.wake();
-        if now > before && indexes.bytes() > TOTAL_BYTES_MAX {
+        let most = indexes.budget.indexes_max();
+        if now > before && indexes.bytes() > most {
             // Some more than needed, so that the next names need not come here.
-            indexes.shed(TOTAL_BYTES_MAX - TOTAL_BYTES_MAX / 16);
+            indexes.shed(most - most / 16);
         }
         Some(result)
     }

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use super::evict::ARC;
 use crate::fold::FoldedName;
 use crate::name::Name;
 use crate::node::Node;
@@ -35,6 +36,11 @@ impl<F> Place<F> {
     pub(crate) fn same(&self, other: &Place<F>) -> bool {
         self.is(&other.dir, &other.name)
     }
+
+    /// The memory that the name takes elsewhere.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.name.packed().heap_bytes()
+    }
 }
 
 /// The name is removed, or is being removed.
@@ -55,10 +61,18 @@ pub struct Link<F> {
 
 impl<F> Link<F> {
     pub(crate) fn new(node: Arc<Node<F>>, place: Option<Place<F>>) -> Arc<Link<F>> {
-        let place_cell = mutex(Level::Place, None);
-        let link = Link { node, place: place_cell, marks: AtomicU8::new(0), opens: AtomicU32::new(0) };
-        *link.place_cell().lock() = place;
-        Arc::new(link)
+        let link = Link {
+            node,
+            place: mutex(Level::Place, None),
+            marks: AtomicU8::new(0),
+            opens: AtomicU32::new(0),
+        };
+        link.node.budget().add(ARC + size_of::<Self>());
+        let link = Arc::new(link);
+        if let Some(place) = place {
+            link.set_place(place);
+        }
+        link
     }
 
     fn place_cell(&self) -> &Mutex<Option<Place<F>>> {
@@ -79,7 +93,9 @@ impl<F> Link<F> {
 
     /// Moves the link. Called with the node's `opens` held.
     pub(crate) fn set_place(&self, place: Place<F>) {
+        self.node.budget().add(place.heap_bytes());
         let old = self.place_cell().lock().replace(place);
+        self.node.budget().sub(old.as_ref().map_or(0, Place::heap_bytes));
         // Outside the lock: the directory may end here.
         drop(old);
     }
@@ -156,5 +172,12 @@ impl<F> Link<F> {
         }
         names.reverse();
         (names, reached)
+    }
+}
+
+impl<F> Drop for Link<F> {
+    fn drop(&mut self) {
+        let name = self.place.get_mut().as_ref().map_or(0, Place::heap_bytes);
+        self.node.budget().sub(ARC + size_of::<Self>() + name);
     }
 }

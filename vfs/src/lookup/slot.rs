@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::coherence::Stamp;
+use super::evict::{ARC, Siblings};
 use super::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
 use super::link::Link;
 use crate::error::{FsError, Result};
@@ -78,13 +79,7 @@ impl<F> Value<F> {
     /// What a client means that spells the name so: the exact spelling, or else the first.
     #[inline]
     pub(crate) fn pick(&self, name: &Name) -> Option<&Arc<Link<F>>> {
-        match self {
-            Value::Unknown | Value::Negative => None,
-            Value::Positive(link) => Some(link),
-            Value::Many(links) => {
-                links.iter().find(|link| link.spelling().as_ref() == Some(name)).or_else(|| links.first())
-            }
-        }
+        pick(self.links(), name)
     }
 
     /// The value without `link`. `exact`: the storage holds no other spelling than those known.
@@ -99,6 +94,17 @@ impl<F> Value<F> {
             self.links().iter().filter(|other| !Arc::ptr_eq(other, link)).cloned().collect();
         links.push(Arc::clone(link));
         Value::of(links)
+    }
+}
+
+#[inline]
+fn pick<'a, F>(links: &'a [Arc<Link<F>>], name: &Name) -> Option<&'a Arc<Link<F>>> {
+    match links {
+        [] => None,
+        [link] => Some(link),
+        [first, ..] => {
+            Some(links.iter().find(|link| link.spelling().as_ref() == Some(name)).unwrap_or(first))
+        }
     }
 }
 
@@ -135,34 +141,117 @@ pub(crate) enum Answers {
     None,
 }
 
+/// A [`Value`] and the claim, laid out so that a slot is small: there are as many as names.
 struct Inner<F> {
-    value: Value<F>,
+    /// What a positive value means.
+    link: Option<Arc<Link<F>>>,
+    /// What few slots have.
+    rest: Option<Box<Rest<F>>>,
     /// The stamp that the directory had before the storage was asked for the value.
     stamp: Stamp,
+    /// The value is not unknown.
+    known: bool,
     /// Other spellings were not looked for.
     partial: bool,
     claimed: bool,
     /// A foreign change was noted while the slot was claimed.
     recheck: bool,
-    /// The number of the claim: it goes up with each.
+}
+
+struct Rest<F> {
+    /// The links of a value that has several; none of any other.
+    many: Box<[Arc<Link<F>>]>,
+    /// The number of the claim: it goes up with each, as long as anybody waits.
     episode: u32,
     /// Allocated when somebody first has to wait.
     queue: Option<Box<Queue<Want, Grant<F>>>>,
 }
 
+impl<F> Default for Rest<F> {
+    fn default() -> Self {
+        Rest { many: Box::default(), episode: 0, queue: None }
+    }
+}
+
+impl<F> Inner<F> {
+    fn many(&self) -> &[Arc<Link<F>>] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.many)
+    }
+
+    fn links(&self) -> &[Arc<Link<F>>] {
+        match &self.link {
+            Some(link) => std::slice::from_ref(link),
+            None => self.many(),
+        }
+    }
+
+    fn value(&self) -> Value<F> {
+        match (&self.link, self.many()) {
+            _ if !self.known => Value::Unknown,
+            (Some(link), _) => Value::Positive(Arc::clone(link)),
+            (None, []) => Value::Negative,
+            (None, many) => Value::Many(many.into()),
+        }
+    }
+
+    /// Stores a value of `slot`. What was stored before comes back, to be dropped outside the lock: it may be the last
+    /// to hold its node.
+    #[must_use]
+    fn store(&mut self, slot: &Slot<F>, value: Value<F>) -> Value<F> {
+        let many = match &mut self.rest {
+            Some(rest) => std::mem::take(&mut rest.many),
+            None => Box::default(),
+        };
+        let known = std::mem::replace(&mut self.known, value.is_known());
+        let old = match self.link.take() {
+            _ if !known => Value::Unknown,
+            Some(link) => Value::Positive(link),
+            None if many.is_empty() => Value::Negative,
+            None => Value::Many(many),
+        };
+        match (old.links().is_empty(), value.links().is_empty()) {
+            (true, false) => slot.dir.is_present(slot.bytes()),
+            (false, true) => slot.dir.is_absent(slot.bytes()),
+            (true, true) | (false, false) => {}
+        }
+        match value {
+            Value::Unknown | Value::Negative => {}
+            Value::Positive(link) => self.link = Some(link),
+            Value::Many(links) => self.rest.get_or_insert_default().many = links,
+        }
+        self.trim();
+        old
+    }
+
+    fn queue(&mut self) -> Option<&mut Queue<Want, Grant<F>>> {
+        self.rest.as_mut().and_then(|rest| rest.queue.as_deref_mut())
+    }
+
+    /// Lets go of what is not needed any more.
+    fn trim(&mut self) {
+        let Some(rest) = &mut self.rest else { return };
+        if rest.queue.as_ref().is_some_and(|queue| queue.is_empty()) {
+            rest.queue = None;
+        }
+        if rest.queue.is_none() && rest.many.is_empty() {
+            self.rest = None;
+        }
+    }
+}
+
 /// One folded name in one directory.
 pub(crate) struct Slot<F> {
-    pub(crate) dir: NodeId,
+    pub(crate) dir: Arc<Siblings>,
     pub(crate) fold: FoldedName,
     /// Somebody asked for it again since the evictor last came by. Once does not count: who looks for a million names
     /// does not drive out those that are in use.
-    pub(crate) used: AtomicBool,
+    used: AtomicBool,
     inner: Mutex<Inner<F>>,
 }
 
 impl<F> std::fmt::Debug for Slot<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} in {:?}", self.fold, self.dir)
+        write!(f, "{:?} in {:?}", self.fold, self.dir.id)
     }
 }
 
@@ -173,17 +262,33 @@ pub(crate) enum Access<F> {
 }
 
 impl<F> Slot<F> {
-    pub(crate) fn new(dir: NodeId, fold: FoldedName) -> Slot<F> {
+    pub(crate) fn new(dir: &Arc<Siblings>, fold: FoldedName) -> Slot<F> {
         let inner = Inner {
-            value: Value::Unknown,
+            link: None,
+            rest: None,
             stamp: Stamp::default(),
+            known: false,
             partial: false,
             claimed: false,
             recheck: false,
-            episode: 0,
-            queue: None,
         };
-        Slot { dir, fold, used: AtomicBool::new(false), inner: mutex(Level::Slot, inner) }
+        Slot { dir: Arc::clone(dir), fold, used: AtomicBool::new(false), inner: mutex(Level::Slot, inner) }
+    }
+
+    /// Whether it is the slot of this name.
+    #[inline]
+    pub(crate) fn is(&self, dir: &Siblings, fold: &FoldedName) -> bool {
+        std::ptr::eq(&*self.dir, dir) && self.fold == *fold
+    }
+
+    /// What slots are ordered by.
+    pub(crate) fn key(&self) -> (NodeId, &FoldedName) {
+        (self.dir.id, &self.fold)
+    }
+
+    /// The memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        ARC + size_of::<Self>() + self.fold.packed().heap_bytes()
     }
 
     /// Tells the evictor that the slot is of use. Stores only if that is news, so as not to dirty the line.
@@ -201,7 +306,7 @@ impl<F> Slot<F> {
         if !inner.is_believed(Some(stamp)) {
             return None;
         }
-        let picked = inner.value.pick(name);
+        let picked = pick(inner.links(), name);
         if inner.partial && picked.is_none_or(|link| link.spelling().as_ref() != Some(name)) {
             return None;
         }
@@ -211,7 +316,7 @@ impl<F> Slot<F> {
     /// The value as it is now, and whether somebody has the claim.
     pub(crate) fn peek(&self) -> (Value<F>, bool) {
         let inner = self.inner.lock();
-        (inner.value.clone(), inner.claimed)
+        (inner.value(), inner.claimed)
     }
 
     pub(crate) fn is_believed(&self, stamp: Option<Stamp>) -> bool {
@@ -222,10 +327,29 @@ impl<F> Slot<F> {
         self.inner.lock().claimed
     }
 
-    /// Whether the slot's link is open somewhere, so that the slot had better stay.
-    pub(crate) fn is_held(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.claimed || inner.value.links().iter().any(|link| Arc::strong_count(link) > 1)
+    /// For the evictor, who has the slot to itself: what its name means.
+    pub(super) fn links(&mut self) -> &[Arc<Link<F>>] {
+        self.inner.get_mut().links()
+    }
+
+    /// For the evictor: whether anything is known of the name.
+    pub(super) fn is_known(&mut self) -> bool {
+        self.inner.get_mut().known
+    }
+
+    /// For the evictor: whether the name is absent, or nothing is known of it.
+    pub(super) fn is_absent(&mut self) -> bool {
+        self.links().is_empty()
+    }
+
+    /// For the evictor: whether somebody asked for the slot again since this was last called.
+    pub(super) fn take_used(&mut self) -> bool {
+        std::mem::take(self.used.get_mut())
+    }
+
+    /// For the evictor: whether a link of the name is in use, so that the slot had better stay.
+    pub(super) fn is_open(&mut self) -> bool {
+        self.links().iter().any(|link| Arc::strong_count(link) > 1)
     }
 
     /// The value may have been changed by somebody else: it is forgotten, or will be when it is published.
@@ -235,7 +359,7 @@ impl<F> Slot<F> {
             inner.recheck = true;
             None
         } else {
-            Some(std::mem::replace(&mut inner.value, Value::Unknown))
+            Some(inner.store(self, Value::Unknown))
         };
         drop(inner);
         // Dropped outside the lock: it may be the last of its node.
@@ -266,13 +390,13 @@ impl<F> Slot<F> {
         let waiter = {
             let mut inner = self.inner.lock();
             if inner.is_believed(stamp) && !inner.partial {
-                return Ok(Access::Value(inner.value.clone()));
+                return Ok(Access::Value(inner.value()));
             }
             if self.try_claim(&mut inner) {
                 drop(inner);
                 return Ok(Access::Claim(self.granted(held)));
             }
-            let seen = inner.episode;
+            let seen = inner.episode();
             inner.push(Want::Value { seen, stamp })
         };
         match Wait::new(Arc::clone(self), waiter).await {
@@ -297,19 +421,15 @@ impl<F> Slot<F> {
     }
 
     fn wait_for(&self) -> Held {
-        wait_for(|| Rank::Claim(self.dir, self.fold.clone()))
+        wait_for(|| Rank::Claim(self.dir.id, self.fold.clone()))
     }
 
     fn try_claim(&self, inner: &mut Inner<F>) -> bool {
         if inner.claimed {
             return false;
         }
-        debug_assert!(
-            inner.queue.as_ref().is_none_or(|queue| queue.is_empty()),
-            "a free slot has no waiters"
-        );
+        debug_assert!(inner.queue().is_none_or(|queue| queue.is_empty()), "a free slot has no waiters");
         inner.claimed = true;
-        inner.episode = inner.episode.wrapping_add(1);
         true
     }
 
@@ -332,11 +452,16 @@ impl<F> Inner<F> {
     /// Whether the value is known, and as good as what the backend would say.
     #[inline]
     fn is_believed(&self, stamp: Option<Stamp>) -> bool {
-        self.value.is_known() && Some(self.stamp) == stamp && !self.recheck
+        self.known && Some(self.stamp) == stamp && !self.recheck
     }
 
     fn push(&mut self, want: Want) -> Arc<Waiter<Grant<F>>> {
-        self.queue.get_or_insert_with(|| Box::new(Queue::new())).push(want)
+        let rest = self.rest.get_or_insert_default();
+        rest.queue.get_or_insert_with(|| Box::new(Queue::new())).push(want)
+    }
+
+    fn episode(&self) -> u32 {
+        self.rest.as_ref().map_or(0, |rest| rest.episode)
     }
 
     /// The claim is over: stores `value` if there is one, answers, and hands the claim on. What was stored before
@@ -344,6 +469,7 @@ impl<F> Inner<F> {
     #[must_use]
     fn release(
         &mut self,
+        slot: &Slot<F>,
         value: Option<Value<F>>,
         (stamp, partial): Learnt,
         answer: Option<Result<Value<F>>>,
@@ -356,8 +482,9 @@ impl<F> Inner<F> {
         if value.is_some() {
             (self.stamp, self.partial) = (stamp.unwrap_or_default(), partial);
         }
-        let old = value.map(|value| std::mem::replace(&mut self.value, value));
-        let Some(queue) = self.queue.as_mut() else {
+        let old = value.map(|value| self.store(slot, value));
+        let episode = self.episode();
+        let Some(queue) = self.queue() else {
             self.claimed = false;
             return old;
         };
@@ -366,7 +493,6 @@ impl<F> Inner<F> {
             |_, waiter| wakes.push(waiter.grant(Grant::Settled)),
         );
         if let Some(answer) = answer {
-            let episode = self.episode;
             queue.take_all(
                 |want| match want {
                     // An error is told once, whoever asks.
@@ -389,15 +515,15 @@ impl<F> Inner<F> {
     /// Gives the claim, which nobody has any more, to the first in line.
     fn hand_on(&mut self, wakes: &mut Wakes) {
         self.claimed = false;
-        let Some(queue) = self.queue.as_mut() else { return };
-        if let Some(next) = queue.pop_first(|want| !matches!(want, Want::Settled)) {
+        let Some(rest) = self.rest.as_mut() else { return };
+        let first =
+            rest.queue.as_mut().and_then(|queue| queue.pop_first(|want| !matches!(want, Want::Settled)));
+        if let Some(next) = first {
+            rest.episode = rest.episode.wrapping_add(1);
             self.claimed = true;
-            self.episode = self.episode.wrapping_add(1);
             wakes.push(next.grant(Grant::Claim));
         }
-        if queue.is_empty() {
-            self.queue = None;
-        }
+        self.trim();
     }
 }
 
@@ -407,7 +533,8 @@ impl<F> Owner for Slot<F> {
     fn leave(&self, waiter: &Waiter<Grant<F>>) {
         let mut wakes = Wakes::default();
         let mut inner = self.inner.lock();
-        let grant = give_up(&mut inner.queue, waiter);
+        let grant = give_up(&mut inner.rest.get_or_insert_default().queue, waiter);
+        inner.trim();
         if matches!(grant, Some(Grant::Claim)) {
             inner.hand_on(&mut wakes);
         }
@@ -457,12 +584,12 @@ impl<F> Claim<F> {
     /// The value, if it is believed; with `all`, only if it tells of all spellings.
     pub(crate) fn believed(&self, all: bool) -> Option<Value<F>> {
         let inner = self.slot.inner.lock();
-        (inner.is_believed(self.stamp) && !(all && inner.partial)).then(|| inner.value.clone())
+        (inner.is_believed(self.stamp) && !(all && inner.partial)).then(|| inner.value())
     }
 
     /// The value; nobody else publishes another while the claim is held.
     pub(crate) fn value(&self) -> Value<F> {
-        self.slot.inner.lock().value.clone()
+        self.slot.inner.lock().value()
     }
 
     /// The backend is about to change the name: from here on only [`Claim::publish`] leaves a known value.
@@ -474,7 +601,7 @@ impl<F> Claim<F> {
     pub(crate) fn learn(&self, value: Value<F>) {
         let mut inner = self.slot.inner.lock();
         (inner.stamp, inner.partial) = (self.stamp.unwrap_or_default(), self.partial);
-        let old = std::mem::replace(&mut inner.value, value);
+        let old = inner.store(&self.slot, value);
         drop(inner);
         drop(old);
     }
@@ -513,7 +640,8 @@ impl<F> Claim<F> {
     fn release(mut self, value: Option<Value<F>>, answer: Option<Result<Value<F>>>, answers: Answers) {
         self.done = true;
         let mut wakes = Wakes::default();
-        let old = self.slot.inner.lock().release(value, self.learnt(), answer, answers, &mut wakes);
+        let old =
+            self.slot.inner.lock().release(&self.slot, value, self.learnt(), answer, answers, &mut wakes);
         wakes.wake();
         drop(old);
     }
@@ -530,8 +658,8 @@ impl<F> Claim<F> {
         let told = |value: &Value<F>| value.is_known().then(|| Ok(value.clone()));
         let (a_told, b_told) = (told(&a_value), told(&b_value));
         let (mut a_inner, mut b_inner) = lock_two(&a.slot, &b.slot);
-        let a_old = a_inner.release(Some(a_value), a.learnt(), a_told, a_answers, &mut wakes);
-        let b_old = b_inner.release(Some(b_value), b.learnt(), b_told, b_answers, &mut wakes);
+        let a_old = a_inner.release(&a.slot, Some(a_value), a.learnt(), a_told, a_answers, &mut wakes);
+        let b_old = b_inner.release(&b.slot, Some(b_value), b.learnt(), b_told, b_answers, &mut wakes);
         drop((a_inner, b_inner));
         wakes.wake();
         drop((a_old, b_old));
@@ -540,8 +668,8 @@ impl<F> Claim<F> {
 
 /// Locks both in the order of their keys.
 fn lock_two<'a, F>(a: &'a Slot<F>, b: &'a Slot<F>) -> (MutexGuard<'a, Inner<F>>, MutexGuard<'a, Inner<F>>) {
-    debug_assert!((a.dir, &a.fold) != (b.dir, &b.fold), "one slot, locked twice");
-    if (a.dir, &a.fold) < (b.dir, &b.fold) {
+    debug_assert!(a.key() != b.key(), "one slot, locked twice");
+    if a.key() < b.key() {
         let first = a.inner.lock();
         (first, lock_beside(&b.inner))
     } else {
@@ -557,7 +685,8 @@ impl<F> Drop for Claim<F> {
         }
         let mut wakes = Wakes::default();
         let value = self.changing.then_some(Value::Unknown);
-        let old = self.slot.inner.lock().release(value, self.learnt(), None, Answers::None, &mut wakes);
+        let old =
+            self.slot.inner.lock().release(&self.slot, value, self.learnt(), None, Answers::None, &mut wakes);
         wakes.wake();
         drop(old);
     }

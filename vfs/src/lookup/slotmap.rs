@@ -1,195 +1,183 @@
-//! The map of all slots, (directory, folded name) to slot, and its bound.
+//! The map of all slots, (directory, folded name) to slot.
 //!
-//! The one file that knows which concurrent map it is. No guard of the map leaves it, and under one only a slot's own
-//! mutex is ever taken. A slot that anybody holds by an `Arc` stays in the map, so that there is only ever one slot of
-//! a name: it is taken out under its shard's lock, when only the map and the evictor's ring are left to refer to it.
+//! The one file that knows which concurrent map it is: hash tables, each behind a lock of its own, as DashMap has them,
+//! whose memory is known and through whose buckets the evictor's hand can go. No guard of the map leaves it, and under
+//! one only a slot's own mutex is ever taken. A slot that anybody holds by an `Arc` stays in the map, so that there is
+//! only ever one slot of a name: it is taken out under its shard's lock, when only the map is left to refer to it.
 
-use std::borrow::Borrow;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use parking_lot::RwLock;
 
+use super::evict::{Budget, Siblings, Turn};
 use super::slot::Slot;
 use crate::fold::FoldedName;
-use crate::node::NodeId;
 use crate::rank::{Level, lock};
-use crate::sync::{Mutex, mutex};
 
-/// A slot as the map keeps it: the key is in the slot, once.
-struct SlotRef<F>(Arc<Slot<F>>);
+pub(super) const SHARDS: usize = 64;
 
-/// What a slot is found by, wherever it lies: a hit allocates nothing.
-trait Key {
-    fn key(&self) -> (NodeId, &[u8]);
-}
+/// A part of the map, on cache lines of its own.
+#[repr(align(128))]
+struct Shard<F>(RwLock<Table<F>>);
 
-impl<F> Key for SlotRef<F> {
-    fn key(&self) -> (NodeId, &[u8]) {
-        (self.0.dir, self.0.fold.as_bytes())
-    }
-}
-
-impl Key for (NodeId, &[u8]) {
-    fn key(&self) -> (NodeId, &[u8]) {
-        *self
-    }
-}
-
-impl Hash for dyn Key + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let (dir, fold) = self.key();
-        state.write_u64(dir.0);
-        state.write(fold);
-    }
-}
-
-impl PartialEq for dyn Key + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for dyn Key + '_ {}
-
-impl<F> Hash for SlotRef<F> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self as &dyn Key).hash(state);
-    }
-}
-
-impl<F> PartialEq for SlotRef<F> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl<F> Eq for SlotRef<F> {}
-
-impl<'a, F: 'a> Borrow<dyn Key + 'a> for SlotRef<F> {
-    fn borrow(&self) -> &(dyn Key + 'a) {
-        self
-    }
-}
-
-/// A part of all slots, over which the evictor's hand goes round.
-struct Ring<F> {
-    slots: Vec<Arc<Slot<F>>>,
+struct Table<F> {
+    slots: HashTable<Arc<Slot<F>>>,
+    /// The bucket at which the evictor goes on.
     hand: usize,
 }
 
-const RINGS: usize = 64;
-/// How many slots one insertion above the bound looks at: more than the two that keep pace, and bounded.
-const STEPS: usize = 32;
-
 pub(crate) struct SlotMap<F> {
-    map: DashMap<SlotRef<F>, (), ahash::RandomState>,
-    rings: Box<[Mutex<Ring<F>>]>,
-    count: AtomicUsize,
-    /// Which ring gets the next slot, and which one is looked at next.
-    turn: AtomicUsize,
-    max: usize,
+    shards: Box<[Shard<F>]>,
+    hasher: ahash::RandomState,
+    /// The shard at which the evictor goes on.
+    hand: AtomicUsize,
+    budget: Arc<Budget>,
+}
+
+/// Which shard: by bits that the tables themselves do not look at first.
+fn shard_of(hash: u64) -> usize {
+    (hash >> 40) as usize % SHARDS
 }
 
 impl<F> SlotMap<F> {
-    pub(crate) fn new(max: usize) -> SlotMap<F> {
+    pub(crate) fn new(budget: &Arc<Budget>) -> SlotMap<F> {
+        let shard = || Shard(RwLock::new(Table { slots: HashTable::new(), hand: 0 }));
         SlotMap {
-            map: DashMap::with_hasher(ahash::RandomState::new()),
-            rings: (0..RINGS).map(|_| mutex(Level::Ring, Ring { slots: Vec::new(), hand: 0 })).collect(),
-            count: AtomicUsize::new(0),
-            turn: AtomicUsize::new(0),
-            max: max.max(1),
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            hasher: ahash::RandomState::new(),
+            hand: AtomicUsize::new(0),
+            budget: Arc::clone(budget),
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    pub(crate) fn hash(&self, dir: &Siblings, fold: &FoldedName) -> u64 {
+        let mut state = self.hasher.build_hasher();
+        fold.packed().hash_whole(&mut state);
+        state.write_u64(dir.id.0);
+        state.finish()
     }
 
     /// What `f` makes of the slot, if it is there. `f` may take the slot's mutex and nothing else.
     #[inline]
-    pub(crate) fn peek<R>(&self, dir: NodeId, fold: &FoldedName, f: impl FnOnce(&Slot<F>) -> R) -> Option<R> {
+    pub(crate) fn peek<R>(
+        &self,
+        dir: &Siblings,
+        fold: &FoldedName,
+        f: impl FnOnce(&Slot<F>) -> R,
+    ) -> Option<R> {
         if cfg!(shuttle) {
             // A checked mutex is a point to switch tasks at, which must not happen under the map's own lock.
             return self.find(dir, fold).map(|slot| f(&slot));
         }
+        let hash = self.hash(dir, fold);
         let _shard = lock(Level::Shard);
-        self.map.get(&(dir, fold.as_bytes()) as &dyn Key).map(|found| f(&found.key().0))
+        let table = self.shards[shard_of(hash)].0.read();
+        table.slots.find(hash, |slot| slot.is(dir, fold)).map(|slot| f(slot))
     }
 
     /// The slot, if it is there.
-    pub(crate) fn find(&self, dir: NodeId, fold: &FoldedName) -> Option<Arc<Slot<F>>> {
-        self.map.get(&(dir, fold.as_bytes()) as &dyn Key).map(|found| Arc::clone(&found.key().0))
+    pub(crate) fn find(&self, dir: &Siblings, fold: &FoldedName) -> Option<Arc<Slot<F>>> {
+        let hash = self.hash(dir, fold);
+        let table = self.shards[shard_of(hash)].0.read();
+        table.slots.find(hash, |slot| slot.is(dir, fold)).map(Arc::clone)
     }
 
     /// The slot, made if it is not there. The second value: how many were evicted for it.
-    pub(crate) fn find_or_make(&self, dir: NodeId, fold: &FoldedName) -> (Arc<Slot<F>>, usize) {
-        if let Some(found) = self.find(dir, fold) {
+    pub(crate) fn find_or_make(&self, dir: &Arc<Siblings>, fold: &FoldedName) -> (Arc<Slot<F>>, usize) {
+        let hash = self.hash(dir, fold);
+        let shard = &self.shards[shard_of(hash)].0;
+        let found = shard.read().slots.find(hash, |slot| slot.is(dir, fold)).map(Arc::clone);
+        if let Some(found) = found {
             found.touch();
             return (found, 0);
         }
         let made = Arc::new(Slot::new(dir, fold.clone()));
-        match self.map.entry(SlotRef(Arc::clone(&made))) {
-            Entry::Occupied(entry) => return (Arc::clone(&entry.key().0), 0),
-            Entry::Vacant(entry) => drop(entry.insert(())),
+        {
+            let mut table = shard.write();
+            let before = table.slots.allocation_size();
+            let hash_of = |slot: &Arc<Slot<F>>| self.hash(&slot.dir, &slot.fold);
+            match table.slots.entry(hash, |slot| slot.is(dir, fold), hash_of) {
+                Entry::Occupied(entry) => return (Arc::clone(entry.get()), 0),
+                Entry::Vacant(entry) => drop(entry.insert(Arc::clone(&made))),
+            }
+            self.budget.add(table.slots.allocation_size() - before);
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.rings[turn % RINGS].lock().slots.push(Arc::clone(&made));
-        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let evicted = if count > self.max { self.evict(turn + 1, count - self.max) } else { 0 };
+        dir.came(made.bytes());
+        let evicted = self.relieve(dir);
         (made, evicted)
     }
 
-    /// Goes round and throws out up to two slots that nobody used for a whole round.
-    fn evict(&self, from: usize, wanted: usize) -> usize {
-        let wanted = wanted.min(2);
-        let mut victims = Vec::new();
-        let mut steps = STEPS;
-        for ring in (0..RINGS).map(|ring| &self.rings[(from + ring) % RINGS]) {
-            let mut ring = ring.lock();
-            for _ in 0..ring.slots.len() {
-                if victims.len() == wanted || steps == 0 {
-                    break;
-                }
-                steps -= 1;
-                let Ring { slots, hand } = &mut *ring;
-                *hand %= slots.len();
-                let slot = &slots[*hand];
-                if slot.used.swap(false, Ordering::Relaxed) || slot.is_held() || !self.remove(slot) {
-                    *hand += 1;
-                } else {
-                    victims.push(slots.swap_remove(*hand));
-                }
-            }
-            if victims.len() == wanted || steps == 0 {
-                break;
-            }
-        }
-        self.count.fetch_sub(victims.len(), Ordering::Relaxed);
-        // Dropped outside all locks: a victim may be the last to hold its node.
-        victims.len()
-    }
-
-    /// Takes a slot out of the map if only the map and a ring refer to it.
-    fn remove(&self, slot: &Arc<Slot<F>>) -> bool {
-        let key = (slot.dir, slot.fold.as_bytes());
+    /// Moves the evictor's hand over so many buckets, or to the end of the table that it stands in (the second value),
+    /// asks `turn` about each slot that nobody holds, and takes out those that are to go. `turn` is told how many these
+    /// are so far.
+    pub(super) fn pass(
+        &self,
+        buckets: usize,
+        mut turn: impl FnMut(&mut Slot<F>, usize) -> Turn,
+    ) -> (Vec<Arc<Slot<F>>>, bool) {
+        let mut gone = Vec::new();
+        let shard = self.hand.load(Ordering::Relaxed);
         let _shard = lock(Level::Shard);
-        self.map.remove_if(&key as &dyn Key, |found, ()| Arc::strong_count(&found.0) == 2).is_some()
+        let mut table = self.shards[shard % SHARDS].0.write();
+        let Table { slots, hand } = &mut *table;
+        for _ in 0..buckets {
+            if *hand >= slots.num_buckets() {
+                *hand = 0;
+                // Unless somebody else was there at the same time.
+                let next = shard.wrapping_add(1);
+                let _ = self.hand.compare_exchange(shard, next, Ordering::Relaxed, Ordering::Relaxed);
+                if slots.len() < slots.capacity() / 4 {
+                    let before = slots.allocation_size();
+                    slots.shrink_to(slots.len() * 2, |slot| self.hash(&slot.dir, &slot.fold));
+                    self.budget.sub(before - slots.allocation_size());
+                }
+                return (gone, true);
+            }
+            // Nobody can take hold of it either, as long as the shard is locked.
+            let unheld = slots.get_bucket_mut(*hand).and_then(Arc::get_mut);
+            match unheld.map_or(Turn::Stays, |slot| turn(slot, gone.len())) {
+                Turn::Stays => {}
+                Turn::Goes => {
+                    if let Ok(entry) = slots.get_bucket_entry(*hand) {
+                        gone.push(entry.remove().0);
+                    }
+                }
+                Turn::Enough => break,
+            }
+            *hand += 1;
+        }
+        (gone, false)
     }
 
     /// Every slot there is, for checks.
     pub(crate) fn all(&self) -> Vec<Arc<Slot<F>>> {
-        self.map.iter().map(|found| Arc::clone(&found.key().0)).collect()
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.0.read().slots.iter().cloned().collect::<Vec<_>>())
+            .collect()
     }
 }
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
+    use super::super::slot::Value;
     use super::*;
     use crate::fold::Fold;
     use crate::name::Name;
+    use crate::node::NodeId;
+
+    fn map(names_max: usize) -> (SlotMap<()>, impl Fn(u64) -> Arc<Siblings>) {
+        let budget = Budget::new(usize::MAX, names_max);
+        (SlotMap::new(&budget), move |id| Siblings::new(NodeId(id), &budget))
+    }
 
     fn folded(name: &str) -> FoldedName {
         Fold::Insensitive.fold(&Name::from_str(name).expect("a name"))
@@ -197,42 +185,49 @@ mod tests {
 
     #[test]
     fn one_slot_a_name() {
-        let map = SlotMap::<()>::new(100);
-        let (a, _) = map.find_or_make(NodeId(1), &folded("a"));
-        assert!(Arc::ptr_eq(&a, &map.find_or_make(NodeId(1), &folded("A")).0));
-        assert!(!Arc::ptr_eq(&a, &map.find_or_make(NodeId(2), &folded("a")).0));
-        assert!(map.find(NodeId(1), &folded("b")).is_none());
-        assert_eq!(map.len(), 2);
+        let (map, dir) = map(100);
+        let (one, two) = (dir(1), dir(2));
+        let (a, _) = map.find_or_make(&one, &folded("a"));
+        assert!(Arc::ptr_eq(&a, &map.find_or_make(&one, &folded("A")).0));
+        assert!(!Arc::ptr_eq(&a, &map.find_or_make(&two, &folded("a")).0));
+        assert!(map.find(&one, &folded("b")).is_none());
+        assert_eq!(map.budget().names(), 2);
     }
 
-    #[test]
-    fn a_flood_of_names_does_not_drive_out_what_is_used() {
-        let map = SlotMap::<()>::new(1_000);
+    async fn know(map: &SlotMap<()>, dir: &Arc<Siblings>, name: &str) {
+        let (slot, _) = map.find_or_make(dir, &folded(name));
+        slot.claim().await.publish(Value::Negative);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_names_does_not_drive_out_what_is_used() {
+        let (map, dir) = map(1_000);
+        let (one, two) = (dir(1), dir(2));
         for i in 0..500 {
-            map.find_or_make(NodeId(1), &folded(&format!("used{i}")));
+            know(&map, &one, &format!("used{i}")).await;
         }
         for i in 0..50_000 {
-            map.find_or_make(NodeId(2), &folded(&format!("{i}")));
+            know(&map, &two, &i.to_string()).await;
             let used = folded(&format!("used{}", i % 500));
-            map.peek(NodeId(1), &used, Slot::touch);
+            map.peek(&one, &used, Slot::touch);
         }
-        let left = (0..500).filter(|i| map.find(NodeId(1), &folded(&format!("used{i}"))).is_some()).count();
+        let left = (0..500).filter(|i| map.find(&one, &folded(&format!("used{i}"))).is_some()).count();
         assert!(left > 450, "{left} of 500 are left");
     }
 
     #[test]
     fn the_bound_holds_and_what_is_held_stays() {
-        let map = SlotMap::<()>::new(1_000);
-        let held: Vec<_> =
-            (0..100).map(|i| map.find_or_make(NodeId(1), &folded(&format!("held{i}"))).0).collect();
+        let (map, dir) = map(1_000);
+        let (one, two) = (dir(1), dir(2));
+        let held: Vec<_> = (0..100).map(|i| map.find_or_make(&one, &folded(&format!("held{i}"))).0).collect();
         for i in 0..20_000 {
-            map.find_or_make(NodeId(2), &folded(&format!("{i}")));
-            assert!(map.len() <= 1_100, "{}", map.len());
+            map.find_or_make(&two, &folded(&format!("{i}")));
+            assert!(map.budget().names() <= 1_100, "{}", map.budget().names());
         }
         for (i, slot) in held.iter().enumerate() {
-            let found = map.find(NodeId(1), &folded(&format!("held{i}"))).expect("a held slot stays");
+            let found = map.find(&one, &folded(&format!("held{i}"))).expect("a held slot stays");
             assert!(Arc::ptr_eq(slot, &found));
         }
-        assert_eq!(map.all().len(), map.len());
+        assert_eq!(map.all().len(), map.budget().names());
     }
 }

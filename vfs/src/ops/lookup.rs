@@ -188,7 +188,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         fold: &FoldedName,
         stamp: Stamp,
     ) -> Option<Option<Arc<Link<F>>>> {
-        let known = self.slots.peek(dir.id(), fold, |slot| {
+        let known = self.slots.peek(dir.siblings()?, fold, |slot| {
             slot.touch();
             slot.believed(name, stamp)
         })??;
@@ -197,11 +197,18 @@ impl<F: Default + Send + 'static> Vfs<F> {
     }
 
     pub(crate) fn slot(&self, dir: &Node<F>, fold: &FoldedName) -> Arc<Slot<F>> {
-        let (slot, evicted) = self.slots.find_or_make(dir.id(), fold);
+        let siblings = dir.siblings().unwrap_or_else(|| unreachable!("names stand in directories"));
+        let (slot, evicted) = self.slots.find_or_make(siblings, fold);
         if evicted > 0 {
             self.counts.add(Count::Evictions, evicted as u64);
         }
         slot
+    }
+
+    /// The slot of a place, if there is one.
+    fn slot_at(&self, place: &Place<F>) -> Option<Arc<Slot<F>>> {
+        let fold = place.dir.mount.fold.fold(&place.name);
+        self.slots.find(place.dir.siblings()?, &fold)
     }
 
     /// One asks, and all who wait get the answer. It is kept as long as foreign changes are noted. Where they are not, what
@@ -282,7 +289,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
         name: &Name,
         fold: &FoldedName,
     ) -> Result<Option<(Arc<Link<F>>, Option<Metadata>)>> {
-        let stored = self.slots.peek(dir.id(), fold, |slot| {
+        let Some(siblings) = dir.siblings() else { return Ok(None) };
+        let stored = self.slots.peek(siblings, fold, |slot| {
             slot.touch();
             slot.peek()
         });
@@ -578,8 +586,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// Waits until no operation is about to change the link's name.
     pub async fn settled(&self, link: &Link<F>) {
         let Some(place) = link.place_now() else { return };
-        let fold = place.dir.mount.fold.fold(&place.name);
-        let Some(slot) = self.slots.find(place.dir.id(), &fold) else { return };
+        let Some(slot) = self.slot_at(&place) else { return };
         slot.settled().await;
     }
 
@@ -599,7 +606,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let Some(place) = directory.place.lock().clone() else { break };
             let believed = self.catch_up(&place.dir, &mut caught_up).and_then(|stamp| {
                 let fold = place.dir.mount.fold.fold(&place.name);
-                self.slots.peek(place.dir.id(), &fold, |slot| slot.believed(&place.name, stamp))?
+                self.slots.peek(place.dir.siblings()?, &fold, |slot| slot.believed(&place.name, stamp))?
             });
             if believed.flatten().is_some_and(|link| link.node().id() == node.id()) {
                 node = place.dir;

@@ -361,9 +361,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let is_one_slot = Arc::ptr_eq(&from_slot, &to_slot);
         let (mut from, mut to_claim) = if is_one_slot {
             (from_slot.claim().await, None)
-        } else if defect(Defect::UnorderedClaims)
-            || (from_slot.dir, &from_slot.fold) < (to_slot.dir, &to_slot.fold)
-        {
+        } else if defect(Defect::UnorderedClaims) || from_slot.key() < to_slot.key() {
             let from = from_slot.claim().await;
             (from, Some(to_slot.claim().await))
         } else {
