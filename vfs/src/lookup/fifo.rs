@@ -95,12 +95,6 @@ impl<K: Copy, G> Queue<K, G> {
         self.waiting.pop_front().map(|(_, waiter)| waiter)
     }
 
-    /// Takes the first of whom `f` holds out of the line.
-    pub(crate) fn pop_first(&mut self, f: impl Fn(K) -> bool) -> Option<Arc<Waiter<G>>> {
-        let at = self.waiting.iter().position(|(want, _)| f(*want))?;
-        self.waiting.remove(at).map(|(_, waiter)| waiter)
-    }
-
     /// Takes all of whom `f` holds out of the line.
     pub(crate) fn take_all(&mut self, f: impl Fn(K) -> bool, mut each: impl FnMut(K, &Waiter<G>)) {
         self.waiting.retain(|(want, waiter)| {

@@ -488,10 +488,6 @@ impl<F> Inner<F> {
             self.claimed = false;
             return old;
         };
-        queue.take_all(
-            |want| matches!(want, Want::Settled),
-            |_, waiter| wakes.push(waiter.grant(Grant::Settled)),
-        );
         if let Some(answer) = answer {
             queue.take_all(
                 |want| match want {
@@ -512,12 +508,18 @@ impl<F> Inner<F> {
         old
     }
 
-    /// Gives the claim, which nobody has any more, to the first in line.
+    /// Gives the claim, which nobody has any more, to the first in line, and tells those who wait for nothing but its end.
     fn hand_on(&mut self, wakes: &mut Wakes) {
         self.claimed = false;
         let Some(rest) = self.rest.as_mut() else { return };
-        let first =
-            rest.queue.as_mut().and_then(|queue| queue.pop_first(|want| !matches!(want, Want::Settled)));
+        let first = rest.queue.as_mut().and_then(|queue| {
+            // Also where who had been handed it has given up: he was the last to come between them and its end.
+            queue.take_all(
+                |want| matches!(want, Want::Settled),
+                |_, waiter| wakes.push(waiter.grant(Grant::Settled)),
+            );
+            queue.pop()
+        });
         if let Some(next) = first {
             rest.episode = rest.episode.wrapping_add(1);
             self.claimed = true;
@@ -689,5 +691,38 @@ impl<F> Drop for Claim<F> {
             self.slot.inner.lock().release(&self.slot, value, self.learnt(), None, Answers::None, &mut wakes);
         wakes.wake();
         drop(old);
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::{Pin, pin};
+    use std::task::Poll;
+
+    use super::*;
+    use crate::fold::Fold;
+    use crate::lookup::evict::Budget;
+
+    async fn is_waiting<F: Future>(mut future: Pin<&mut F>) -> bool {
+        poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_end_is_told_by_one_who_gave_up() {
+        let fold = Fold::Insensitive.fold(&Name::from_str("x").expect("a name"));
+        let siblings = Siblings::new(NodeId(1), &Budget::new(usize::MAX, usize::MAX));
+        let slot = Arc::new(Slot::<()>::new(&siblings, fold));
+        let first = slot.claim().await;
+        let mut settled = pin!(slot.settled());
+        {
+            let mut second = pin!(slot.claim());
+            assert!(is_waiting(second.as_mut()).await);
+            // The second is handed the claim and does not look at it any more.
+            drop(first);
+            assert!(is_waiting(settled.as_mut()).await);
+        }
+        assert!(!is_waiting(settled.as_mut()).await, "nobody has the claim, and one waits for its end");
+        drop(slot.claim().await);
     }
 }
