@@ -594,7 +594,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// Nothing to do where nobody else changes the tree.
     ///
     /// # Errors
-    /// `Stale` if it does not.
+    /// `Stale` if it does not; `Busy` while we move it ourselves, so that nobody can tell
+    /// ([`Vfs::own_moves_settled`]).
     pub(crate) async fn check_ancestry(&self, dir: &Arc<Node<F>>) -> Result<()> {
         let mut node = Arc::clone(dir);
         let mut caught_up = CaughtUp::default();
@@ -615,6 +616,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
             match self.ask(&place.dir, &place.name.to_disk()).await {
                 Ok(Some(info)) if info.metadata.key == node.key() => {}
                 Ok(_) | Err(FsError::PathNotFound) => {
+                    // In this order: a move of ours gives it its place before it says that it has ended.
+                    if directory.moving.load(std::sync::atomic::Ordering::SeqCst) {
+                        return Err(FsError::Busy);
+                    }
+                    if !directory.place.lock().as_ref().is_some_and(|now| now.same(&place)) {
+                        continue;
+                    }
                     self.suspect(&place);
                     return Err(FsError::Stale);
                 }
@@ -623,6 +631,21 @@ impl<F: Default + Send + 'static> Vfs<F> {
             node = place.dir;
         }
         Ok(())
+    }
+
+    /// Waits until no move of our own is under way of `dir` or of a directory above it. Called without any lock.
+    pub(crate) async fn own_moves_settled(&self, dir: &Arc<Node<F>>) {
+        let mut above = Some(Arc::clone(dir));
+        while let Some(node) = above {
+            let place = node.directory().and_then(|directory| directory.place.lock().clone());
+            if let Some(place) = &place
+                && node.directory().is_some_and(|dir| dir.moving.load(std::sync::atomic::Ordering::SeqCst))
+                && let Some(slot) = self.slot_at(place)
+            {
+                slot.settled().await;
+            }
+            above = place.map(|place| place.dir);
+        }
     }
 }
 

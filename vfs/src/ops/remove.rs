@@ -99,6 +99,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let away = match self.check_ancestry(&place.dir).await {
                 Ok(()) => false,
                 Err(FsError::Stale) => true,
+                Err(FsError::Busy) => {
+                    marked.marks = GONE;
+                    drop(marked);
+                    drop((guard, drained));
+                    self.count(Count::Retries);
+                    self.own_moves_settled(&place.dir).await;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             let rest = Self::value_without(&place, &guard.claim, link);

@@ -219,6 +219,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let locked = self.lookup_and_lock_rename(link, to_dir, to, victim.as_ref(), mode).await?;
             let Some(mut guard) = locked else {
                 self.count(Count::Retries);
+                if let Some(place) = link.place_now().filter(|place| !place.dir.mount.trust) {
+                    self.own_moves_settled(&place.dir).await;
+                }
                 continue;
             };
             if guard.place.is(to_dir, to) {
@@ -269,8 +272,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                                 expected.came();
                             }
                             marks.done = true;
-                            this.commit_rename(guard, &link, Place { dir: to_dir, name });
-                            drop(moving);
+                            this.commit_rename(guard, moving, &link, Place { dir: to_dir, name });
                             Ok(())
                         }
                         Err(FsError::Indeterminate) => {
@@ -279,7 +281,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                             Err(FsError::Indeterminate)
                         }
                         Err(error) => {
-                            drop(marks);
+                            drop((marks, moving));
                             if error.contradicts_cache() || !to_dir.mount.trust {
                                 drop(guard);
                             } else {
@@ -385,10 +387,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let mut caught_up = CaughtUp::default();
         if !place.dir.mount.trust {
             if place.dir.id() != to_dir.id() {
-                self.check_ancestry(&place.dir).await.map_err(|error| match error {
-                    FsError::Stale => FsError::NotFound,
-                    error => error,
-                })?;
+                match self.check_ancestry(&place.dir).await {
+                    Ok(()) => {}
+                    Err(FsError::Stale) => return Err(FsError::NotFound),
+                    Err(FsError::Busy) => return Ok(None),
+                    Err(error) => return Err(error),
+                }
             }
             // The backend renames whatever has the name.
             let stamp = self.catch_up(&place.dir, &mut caught_up);
@@ -452,7 +456,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
     }
 
     /// Tells the world, at one instant, that `link` stands at `place`.
-    fn commit_rename(&self, guard: RenameGuard<F>, link: &Arc<Link<F>>, place: Place<F>) {
+    fn commit_rename(
+        &self,
+        guard: RenameGuard<F>,
+        moving: Option<MovingDirectory<F>>,
+        link: &Arc<Link<F>>,
+        place: Place<F>,
+    ) {
         let RenameGuard { from, to, _changing, _topology, _gates, place: before, target_value, target } =
             guard;
         before.dir.index_changed(from.fold(), &before.name, false);
@@ -469,6 +479,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
             link.set_place(place.clone());
         }
         link.set(MOVING, false);
+        // Before its names are let go of: who waits for the end of the move waits for them.
+        drop(moving);
         let rest = match &target {
             Some(target) => target_value.without(target, true),
             None => target_value,
@@ -504,13 +516,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
             if let Some(name) = this.is_renamed(&guard, &marks.link, &place).await {
                 marks.done = true;
                 let link = Arc::clone(&marks.link);
-                this.commit_rename(guard, &link, Place { dir: place.dir, name });
+                this.commit_rename(guard, moving, &link, Place { dir: place.dir, name });
             } else {
                 // The names end as unknown.
-                drop(marks);
+                drop((marks, moving));
                 drop(guard);
             }
-            drop(moving);
         });
     }
 

@@ -250,6 +250,43 @@ async fn a_replacement_with_an_unknown_outcome() {
     }
 }
 
+/// Where others write too: what stands in a directory that we are moving is removed all the same, once that has ended.
+#[tokio::test]
+async fn a_removal_below_a_directory_that_moves() {
+    let bed = Bed::new(false).await;
+    let (d, e) = (bed.directory("d").await, bed.directory("e").await);
+    let k = make(&bed.vfs, d.node(), "k", CreateHow::file()).await.expect("creates");
+    let x = make(&bed.vfs, d.node(), "x", CreateHow::file()).await.expect("creates");
+    bed.faulty.stay_unsettled(true);
+    bed.faulty.script(Verb::Rename, Fault::UnknownDone);
+    let moved = bed.vfs.rename(&d, e.node(), &name("d"), false, |_| Ok::<_, ()>(())).await;
+    assert_eq!(moved, Err(RenameError::Fs(FsError::Indeterminate)));
+    k.node().opens().set_delete_pending(&k, true);
+    let vfs = Arc::clone(&bed.vfs);
+    let removing = tokio::spawn(async move { vfs.remove_link(&k).await });
+    let (vfs, to) = (Arc::clone(&bed.vfs), Arc::clone(&bed.top));
+    let renaming =
+        tokio::spawn(async move { vfs.rename(&x, &to, &name("y"), false, |_| Ok::<_, ()>(())).await });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!removing.is_finished() && !renaming.is_finished(), "the directory is not where it was");
+    bed.faulty.stay_unsettled(false);
+    let removed = timeout(Duration::from_secs(20), removing).await.expect("ends").expect("ends");
+    assert_eq!(removed, Ok(Removal::Removed));
+    let renamed = timeout(Duration::from_secs(20), renaming).await.expect("ends").expect("ends");
+    assert_eq!(renamed, Ok(()));
+    let root = bed.root.backend().root().await.expect("tells").node;
+    let find = async |dir: &BackendNode, text: &str| {
+        bed.root.backend().lookup(dir, &name(text).to_disk()).await.expect("looks up")
+    };
+    let e = find(&root, "e").await.expect("is there").node;
+    let d = find(&e, "d").await.expect("is there").node;
+    assert!(find(&d, "k").await.is_none() && find(&d, "x").await.is_none());
+    assert!(find(&root, "y").await.is_some());
+    bed.at_rest().await;
+}
+
 /// A rename that replaces a name spelled otherwise is two calls, and of either nobody may know.
 #[tokio::test]
 async fn a_change_of_case_with_an_unknown_outcome() {
