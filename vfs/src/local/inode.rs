@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -193,7 +193,8 @@ impl Volume {
         Ok(Token { modified, changed, settled })
     }
 
-    /// Opens `name` in `dir`; if no descriptor is left, once more after some idle directories have given theirs back.
+    /// Opens `name` in `dir`; if no descriptor is left, once more after some idle directories have given theirs back. The last
+    /// descriptors are not for files: a client that opens all that it may keeps nobody from connecting.
     pub(super) fn open_at(
         &self,
         dir: BorrowedFd<'_>,
@@ -201,10 +202,17 @@ impl Volume {
         flags: OFlags,
         mode: u32,
     ) -> Call<OwnedFd> {
-        match sys::open_at(dir, name, flags, mode, self.one_mount) {
+        if NEARLY_OUT.load(Relaxed) && !is_room(dir) {
+            return Err(Errno::MFILE);
+        }
+        let opened = match sys::open_at(dir, name, flags, mode, self.one_mount) {
             Err(Errno::MFILE) if give_back(64) > 0 => sys::open_at(dir, name, flags, mode, self.one_mount),
             result => result,
+        };
+        if opened.as_ref().is_ok_and(is_among_the_last) {
+            NEARLY_OUT.store(true, Relaxed);
         }
+        opened
     }
 
     /// What `target` is like, which `stat` was just asked of, with its DOS side: remembered, or read.
@@ -443,6 +451,30 @@ fn budget() -> usize {
             budget
         }
         budget => budget,
+    }
+}
+
+/// The last descriptor that was opened was one of those that are not for files.
+static NEARLY_OUT: AtomicBool = AtomicBool::new(false);
+
+/// A descriptor gets the least number that is free: one so high says that all below it are taken. A sixteenth is left, or what a
+/// thousand connections need.
+fn is_among_the_last(fd: &OwnedFd) -> bool {
+    let limit = budget() * 2;
+    fd.as_raw_fd() as usize >= limit - (limit / 16).min(1024)
+}
+
+/// Whether there is a descriptor for one more file, if need be one that an idle directory gives back. `any` is any descriptor.
+fn is_room(any: BorrowedFd<'_>) -> bool {
+    loop {
+        match sys::duplicate(any) {
+            Ok(next) if !is_among_the_last(&next) => {
+                NEARLY_OUT.store(false, Relaxed);
+                return true;
+            }
+            _ if give_back(64) == 0 => return false,
+            _ => {}
+        }
     }
 }
 

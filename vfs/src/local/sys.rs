@@ -530,6 +530,11 @@ pub(super) fn set_descriptor_limit(soft: u64, hard: u64) -> Call<()> {
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: Some(hard) })
 }
 
+/// Another descriptor of the same open object, with the least number that is free.
+pub(super) fn duplicate(fd: BorrowedFd<'_>) -> Call<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 0)
+}
+
 /// The kernel's version, as far as (major, minor).
 pub(super) fn kernel_version() -> (u32, u32) {
     let uname = rustix::system::uname();

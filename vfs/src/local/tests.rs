@@ -675,6 +675,79 @@ async fn idle_directories_give_their_descriptors_back() {
     assert_eq!(share.local.lookup(deepest, &disk("f")).await.map(drop), Err(FsError::Stale));
 }
 
+/// In a process of its own, which may have few descriptors.
+#[test]
+fn many_objects_on_few_descriptors() {
+    const CHILD: &str = "SHOAL_TEST_WITH_FEW_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_some() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        sys::set_descriptor_limit(512, 512).unwrap();
+        inode::limit_changed();
+        return runtime.block_on(use_many_objects());
+    }
+    let this = std::env::current_exe().unwrap();
+    let name = "local::tests::many_objects_on_few_descriptors";
+    let child = std::process::Command::new(this).args(["--exact", name]).env(CHILD, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}{child:?}");
+}
+
+async fn use_many_objects() {
+    const DIRECTORIES: usize = 500;
+    let scratch = Scratch::new();
+    for d in 0..DIRECTORIES {
+        fs::create_dir(scratch.path(&format!("d{d}"))).unwrap();
+        for f in 0..20 {
+            fs::write(scratch.path(&format!("d{d}/f{f}")), format!("{d} {f}")).unwrap();
+        }
+    }
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let share = scratch.serve().await;
+    let read = async |dir: &BackendNode, name: &str| {
+        let found = share.local.lookup(dir, &disk(name)).await?.unwrap();
+        share.local.open(Some(dir), &disk(name), &found.metadata.key, READ).await
+    };
+    let (mut dirs, mut open) = (Vec::new(), Vec::new());
+    for d in 0..DIRECTORIES {
+        let dir = share.find(&format!("d{d}")).await.node;
+        for f in 0..20 {
+            let file = read(&dir, &format!("f{f}")).await.unwrap();
+            assert_eq!(file.metadata().await.unwrap().size, format!("{d} {f}").len() as u64);
+            if f == 7 && d % 5 == 0 {
+                open.push((d, file));
+            }
+        }
+        dirs.push(dir);
+        assert!(descriptors() < 256 + open.len() + 32, "{} descriptors", descriptors());
+    }
+    // Those that gave theirs back open it again; files keep theirs.
+    for (d, dir) in dirs.iter().enumerate() {
+        let file = read(dir, "f19").await.unwrap();
+        assert_eq!(file.read_at(0, 10).await.unwrap(), format!("{d} 19").as_bytes());
+    }
+    for (d, file) in &open {
+        assert_eq!(file.read_at(0, 10).await.unwrap(), format!("{d} 7").as_bytes());
+    }
+    // Who opens what he can is refused, and others can still connect.
+    let error = loop {
+        match read(&dirs[open.len() % DIRECTORIES], "f3").await {
+            Ok(file) => open.push((0, file)),
+            Err(error) => break error,
+        }
+        assert!(open.len() < 512);
+    };
+    assert_eq!(error, FsError::TooManyOpenFiles);
+    assert!(open.len() > 400, "{} files", open.len());
+    let made = share.local.create(&share.root, &disk("one more"), &CreateHow::file()).await;
+    assert_eq!(made.map(drop), Err(FsError::TooManyOpenFiles));
+    assert!(!scratch.path("one more").exists());
+    let connections: Vec<_> = (0..8).map(|_| std::os::unix::net::UnixStream::pair().unwrap()).collect();
+    drop(connections);
+    open.truncate(300);
+    let file = read(&dirs[499], "f3").await.unwrap();
+    assert_eq!(file.read_at(0, 10).await.unwrap(), &b"499 3"[..]);
+}
+
 #[test]
 fn the_descriptor_limit_rises() {
     let limit = raise_descriptor_limit().unwrap();
