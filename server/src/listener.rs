@@ -83,7 +83,8 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     rustix::net::sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
     rustix::net::sockopt::set_tcp_keepcnt(stream, 4)?;
     // Keepalive asks only while nothing is on its way. An answer that nobody acknowledges would be sent again for a
-    // quarter of an hour, and all that time the peer's locks would stand.
+    // quarter of an hour, and all that time the peer's locks would stand. (TCP looks at this when it sends again, which
+    // can be most of a minute later.)
     rustix::net::sockopt::set_tcp_user_timeout(stream, 120_000)?;
     Ok(())
 }
