@@ -76,6 +76,7 @@ struct Expectations {
     pass: Vec<String>,
     long: Vec<String>,
     controls: Vec<String>,
+    alone: Vec<String>,
     together: Vec<String>,
     #[serde(default)]
     fail: Vec<ExpectedFailure>,
@@ -191,7 +192,8 @@ fn divided(checks: &mut Checks, options: &Options, expected: &Expectations) -> R
 /// The tests that must pass, by suite; the suites with the longest tests first.
 fn suites(expected: &Expectations) -> Vec<(String, Vec<String>)> {
     let mut suites = BTreeMap::<String, Vec<String>>::new();
-    for test in expected.pass.iter().filter(|test| !expected.controls.contains(test)) {
+    let fit = |test: &&String| !expected.controls.contains(test) && !expected.alone.contains(test);
+    for test in expected.pass.iter().filter(fit) {
         let suite: Vec<&str> = test.splitn(3, '.').take(2).collect();
         suites.entry(suite.join(".")).or_default().push(test.clone());
     }
