@@ -18,6 +18,9 @@
 //! Indexes of directories' names may take half of the budget. An index says of a name what dozens of slots would take to
 //! say, so within that half slots make room for it.
 //!
+//! A sixteenth of the budget is left to what is not counted: a table's memory from before it grew, what the allocator
+//! rounds up, names on their way from the storage.
+//!
 //! A link goes with its slot, a node with the last of its links, when nothing else refers to them: the table of nodes
 //! keeps none alive. A directory whose names are in the cache keeps its slot for as long as others can go, since the
 //! names are found by its number, and it would have another if it went and came again.
@@ -58,6 +61,7 @@ pub(crate) struct Budget {
     pinned: AtomicUsize,
     /// Somebody goes through all of it just now.
     rounding: AtomicBool,
+    /// What may be counted.
     bytes_max: usize,
     names_max: usize,
 }
@@ -70,7 +74,7 @@ impl Budget {
             absent: AtomicUsize::new(0),
             pinned: AtomicUsize::new(0),
             rounding: AtomicBool::new(false),
-            bytes_max,
+            bytes_max: bytes_max - bytes_max / 16,
             names_max,
         })
     }

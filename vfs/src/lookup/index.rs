@@ -418,7 +418,8 @@ impl<F> Node<F> {
         }
         let now = match &inner.stage {
             Stage::Complete { names, .. } => names.bytes(),
-            _ => 0,
+            Stage::Filling { .. } => inner.listing.as_ref().map_or(0, |listing| listing.names.bytes()),
+            Stage::None => 0,
         };
         let before = std::mem::replace(&mut inner.bytes, now);
         let indexes = self.indexes();
@@ -718,17 +719,41 @@ impl<F> Owner for Line<F> {
     }
 }
 
-/// Takes the names that the storage tells.
+/// Takes the names that the storage tells, and counts what they take as they come.
 struct Collect {
     names: NameIndex,
     fits: bool,
+    counted: usize,
+    budget: Arc<Budget>,
+}
+
+impl Collect {
+    fn new<F>(dir: &Node<F>) -> Box<Collect> {
+        let (names, budget) = (NameIndex::new(dir.mount.fold), Arc::clone(&dir.indexes().budget));
+        Box::new(Collect { names, fits: true, counted: 0, budget })
+    }
+
+    /// The names; they are the receiver's to count.
+    fn into_names(mut self) -> NameIndex {
+        let none = NameIndex::new(self.names.fold);
+        std::mem::replace(&mut self.names, none)
+    }
 }
 
 impl NameSink for Collect {
     fn name(&mut self, disk: &[u8]) -> bool {
         let fold = self.names.folded(disk);
         self.fits = self.names.insert(&fold, disk);
+        let now = self.names.bytes();
+        self.budget.add(now - self.counted);
+        self.counted = now;
         self.fits
+    }
+}
+
+impl Drop for Collect {
+    fn drop(&mut self) {
+        self.budget.sub(self.counted);
     }
 }
 
@@ -748,8 +773,7 @@ pub(crate) async fn check<F>(dir: &Arc<Node<F>>) {
         }
     };
     let Some((known, unsure)) = known else { return };
-    let sink = Box::new(Collect { names: NameIndex::new(dir.mount.fold), fits: true });
-    let Ok(sink) = dir.mount.backend.names(&dir.be, sink).await else { return };
+    let Ok(sink) = dir.mount.backend.names(&dir.be, Collect::new(dir)).await else { return };
     let sink: Box<dyn Any> = sink;
     let Ok(told) = sink.downcast::<Collect>() else { return };
     let mut names = told.names.all();
@@ -777,15 +801,14 @@ async fn read<F>(dir: &Arc<Node<F>>) -> Result<Option<(NameIndex, Option<Token>)
             return Ok(None);
         }
     }
-    let sink = Box::new(Collect { names: NameIndex::new(dir.mount.fold), fits: true });
-    let sink: Box<dyn Any> = backend.names(&dir.be, sink).await?;
+    let sink: Box<dyn Any> = backend.names(&dir.be, Collect::new(dir)).await?;
     let Ok(collected) = sink.downcast::<Collect>() else { return Ok(None) };
     if let Some(token) = &token
         && !backend.token(&dir.be).await?.is_some_and(|now| now.is(token))
     {
         return Ok(None);
     }
-    Ok(collected.fits.then_some((collected.names, token)))
+    Ok(collected.fits.then(|| (collected.into_names(), token)))
 }
 
 #[cfg(test)]
