@@ -80,7 +80,11 @@ pub(super) fn open_root(path: &std::path::Path) -> Call<OwnedFd> {
 
 static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 
+/// How often what is moved away while it is being opened is looked for again.
+const OPEN_TRIES: usize = 4;
+
 /// Opens `name` (one component, or `.`) in `dir`. Follows no link of any sort; with `one_mount`, enters no other mount (EXDEV).
+/// ESTALE: it was moved out of `dir` each time that it was tried.
 pub(super) fn open_at(
     dir: BorrowedFd<'_>,
     name: &[u8],
@@ -95,10 +99,21 @@ pub(super) fn open_at(
         if one_mount {
             resolve |= ResolveFlags::NO_XDEV;
         }
-        count("openat2");
-        match retry_on_intr(|| rustix::fs::openat2(dir, name, flags, mode, resolve)) {
-            Err(Errno::NOSYS) => NO_OPENAT2.store(true, Relaxed),
-            result => return result,
+        for _ in 0..OPEN_TRIES {
+            count("openat2");
+            match retry_on_intr(|| rustix::fs::openat2(dir, name, flags, mode, resolve)) {
+                Err(Errno::NOSYS) => {
+                    NO_OPENAT2.store(true, Relaxed);
+                    break;
+                }
+                // Another mount, or what RESOLVE_BENEATH says of an object that somebody has moved out of `dir` between
+                // its being found and the end of the call.
+                Err(Errno::XDEV) => {}
+                result => return result,
+            }
+        }
+        if !NO_OPENAT2.load(Relaxed) {
+            return Err(if one_mount { Errno::XDEV } else { Errno::STALE });
         }
     }
     // Before Linux 5.6. With a single component that is no `..`, NOFOLLOW alone keeps us in `dir`.
