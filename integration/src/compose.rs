@@ -186,7 +186,10 @@ fn scene() -> std::sync::MutexGuard<'static, Option<Scene>> {
     SCENE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whoever comes second waits until the first is done.
 fn take_down() -> Result<(), Failure> {
+    static DOWN: Mutex<()> = Mutex::new(());
+    let _alone = DOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let taken = scene().take();
     match taken {
         Some(mut scene) => scene.down(),

@@ -19,8 +19,9 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Ends all that runs, and lets nothing more start.
 pub fn interrupt() {
+    let mut groups = groups();
     INTERRUPTED.store(true, Ordering::SeqCst);
-    for group in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+    for group in groups.drain(..) {
         let _ = kill_process_group(group, Signal::KILL);
     }
 }
@@ -39,19 +40,31 @@ pub struct Running {
 impl Running {
     /// Starts `command`, which may take `limit`; `what` says what it is for.
     pub fn start(command: Command, what: &str, limit: Duration) -> Result<Running, Failure> {
-        if INTERRUPTED.load(Ordering::SeqCst) {
-            return Err(format!("{what}: interrupted"));
-        }
-        Running::start_after_all(command, what, limit)
+        Running::launch(command, what, limit, false)
     }
 
     /// The same even after an interruption: what cleans up.
-    pub fn start_after_all(mut command: Command, what: &str, limit: Duration) -> Result<Running, Failure> {
+    pub fn start_after_all(command: Command, what: &str, limit: Duration) -> Result<Running, Failure> {
+        Running::launch(command, what, limit, true)
+    }
+
+    fn launch(
+        mut command: Command,
+        what: &str,
+        limit: Duration,
+        after_all: bool,
+    ) -> Result<Running, Failure> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        // Held until the child is listed: what an interruption does not find here has not started.
+        let mut groups = groups();
+        if INTERRUPTED.load(Ordering::SeqCst) && !after_all {
+            return Err(format!("{what}: interrupted"));
+        }
         let mut child = command
             .spawn()
             .map_err(|e| format!("{what}: cannot start {}: {e}", command.get_program().display()))?;
-        groups().push(Pid::from_child(&child));
+        groups.push(Pid::from_child(&child));
+        drop(groups);
         let said = Arc::new(Mutex::new(String::new()));
         let out = child.stdout.take().expect("stdout is piped");
         let err = child.stderr.take().expect("stderr is piped");
