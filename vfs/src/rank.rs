@@ -77,7 +77,7 @@ mod watched {
     fn is_watching() -> bool {
         #[cfg(shuttle)]
         return !std::thread::panicking()
-            && crate::sync::defect(crate::sync::Defect::None)
+            && crate::sync::is_watching_locks()
             && shuttle::current::get_current_task().is_some();
         #[cfg(not(shuttle))]
         return !std::thread::panicking();

@@ -129,11 +129,24 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     std::mem::forget(shuttle::future::spawn(future));
 }
 
-/// A wrong turn that the models take on purpose: each must be caught.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Defect {
-    /// None.
-    None,
+macro_rules! defects {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A wrong turn that the models take on purpose: each must be caught.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Defect {
+            /// None.
+            None,
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Defect {
+            /// Every wrong turn.
+            pub const ALL: &'static [Defect] = &[$(Defect::$name,)*];
+        }
+    };
+}
+
+defects! {
     /// The names are claimed before the victim directory is drained.
     NamesThenDrain,
     /// A claim is given up when the request is dropped, although its backend call goes on.
@@ -184,6 +197,30 @@ pub enum Defect {
     FillIgnoresInFlight,
     /// An index is still used when changes were lost.
     KeepsLostIndex,
+    /// A rename that keeps missing goes on with its gates shared.
+    NoEscalator,
+    /// Gates are taken in the order source, target, victim.
+    UnorderedGates,
+    /// Some take the topology lock before gates and claims.
+    TopologyFirst,
+    /// The opens of two nodes are locked in the order source, target.
+    UnorderedOpens,
+    /// A claim that ends is not handed to those who wait.
+    NoHandOff,
+    /// A removal tells its closer that somebody outside was quicker.
+    TellsOfStrangers,
+    /// An open does not look whether the object still has the name.
+    OpenIgnoresPlace,
+    /// A lookup that failed is taken for absence.
+    ErrorIsAbsence,
+    /// A directory is marked dead before the backend has removed it.
+    DeadTooEarly,
+    /// Names and gates are let go of at once when a change's outcome is unknown.
+    LetsGoUnknown,
+    /// A rename whose outcome was unknown is taken not to have happened.
+    AssumesUndone,
+    /// The removal of one spelling makes all that fold alike absent.
+    ForgetsOtherSpellings,
 }
 
 /// Whether the models have chosen this defect.
@@ -197,6 +234,7 @@ pub(crate) const fn defect(_: Defect) -> bool {
 #[cfg(shuttle)]
 thread_local! {
     static DEFECT: std::cell::Cell<Defect> = const { std::cell::Cell::new(Defect::None) };
+    static WATCHING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// Whether the models have chosen this defect.
@@ -209,6 +247,17 @@ pub(crate) fn defect(which: Defect) -> bool {
 #[cfg(shuttle)]
 pub fn choose_defect(which: Defect) {
     DEFECT.set(which);
+}
+
+/// Says whether the order of locks is watched in the runs on this thread from now on; it takes longer.
+#[cfg(shuttle)]
+pub fn watch_locks(watch: bool) {
+    WATCHING.set(watch);
+}
+
+#[cfg(shuttle)]
+pub(crate) fn is_watching_locks() -> bool {
+    WATCHING.get()
 }
 
 /// Ends after `duration`.

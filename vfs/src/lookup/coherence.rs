@@ -45,9 +45,9 @@ use crate::sync::{AtomicU32, AtomicUsize, Defect, Mutex, Ordering, defect, mutex
 const WATCHES_MAX: usize = 64 * 1024;
 
 /// A directory is watched when it is looked into for the second time; if that came to nothing it is tried again after so
-/// many more.
+/// many more (in the models few enough to come about).
 const LOOKS: u32 = 2;
-const LOOKS_AGAIN: u32 = 256;
+const LOOKS_AGAIN: u32 = if cfg!(shuttle) { 4 } else { 256 };
 
 /// Since when what is learnt in a directory is kept. The default: for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,8 +144,10 @@ impl<F> Watching<F> {
             Change::Lost => {
                 self.expected.lock().clear();
                 self.lost.store(self.given.load(Ordering::SeqCst), Ordering::SeqCst);
-                let watched: Vec<_> = self.watched.lock().values().cloned().collect();
-                watched.iter().filter_map(Weak::upgrade).for_each(|node| node.forget_index());
+                if !defect(Defect::KeepsLostIndex) {
+                    let watched: Vec<_> = self.watched.lock().values().cloned().collect();
+                    watched.iter().filter_map(Weak::upgrade).for_each(|node| node.forget_index());
+                }
                 tracing::debug!(
                     "more has changed in a share than the system tells; its names are learnt anew"
                 );
@@ -206,10 +208,11 @@ impl<F> Watching<F> {
         if watched.len() >= WATCHES_MAX {
             return None;
         }
-        if defect(Defect::WatchesLate) {
+        let early = defect(Defect::WatchesLate).then(|| {
             let stamp = self.given.fetch_add(1, Ordering::SeqCst) + 1;
             directory.watched.stamp.store(stamp, Ordering::SeqCst);
-        }
+            stamp
+        });
         let id = match self.watcher.watch(&dir.be) {
             Ok(id) => id,
             Err(error) => {
@@ -220,7 +223,7 @@ impl<F> Watching<F> {
         // Another node of the same directory may have had it, one that is about to end.
         watched.insert(id, Arc::downgrade(dir));
         *directory.watched.id.lock() = Some(id);
-        let stamp = self.given.fetch_add(1, Ordering::SeqCst) + 1;
+        let stamp = early.unwrap_or_else(|| self.given.fetch_add(1, Ordering::SeqCst) + 1);
         directory.watched.stamp.store(stamp, Ordering::SeqCst);
         Some(Stamp(stamp))
     }

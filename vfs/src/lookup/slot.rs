@@ -512,6 +512,9 @@ impl<F> Inner<F> {
     fn hand_on(&mut self, wakes: &mut Wakes) {
         self.claimed = false;
         let Some(rest) = self.rest.as_mut() else { return };
+        if defect(Defect::NoHandOff) {
+            return;
+        }
         let first = rest.queue.as_mut().and_then(|queue| {
             // Also where who had been handed it has given up: he was the last to come between them and its end.
             queue.take_all(
@@ -631,7 +634,8 @@ impl<F> Claim<F> {
 
     /// The end of a lookup that failed: the waiting readers get the error; it is not stored.
     pub(crate) fn fail(self, error: FsError) {
-        self.release(None, Some(Err(error)), Answers::All);
+        let stored = defect(Defect::ErrorIsAbsence).then_some(Value::Negative);
+        self.release(stored, Some(Err(error)), Answers::All);
     }
 
     /// The end, with nothing changed and nothing found out.

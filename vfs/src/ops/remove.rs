@@ -113,6 +113,11 @@ impl<F: Default + Send + 'static> Vfs<F> {
             guard.claim.begin();
             place.dir.index_changing(guard.claim.fold());
             let expected = if away { None } else { place.dir.expect(&place.name, false) };
+            if defect(Defect::DeadTooEarly)
+                && let Some(directory) = node.directory()
+            {
+                directory.gate.set_dead();
+            }
             let (backend, disk, key) = (&place.dir.mount.backend, place.name.to_disk(), node.key());
             let removed = match node.kind() {
                 // Somebody outside moved its directory: what stands in it is no longer ours to remove.
@@ -133,6 +138,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     drop(drained);
                     return Ok(Removal::Removed);
                 }
+                Err(error) if defect(Defect::TellsOfStrangers) => return Err(error),
                 Err(FsError::NotFound | FsError::Stale) => {
                     // The place may have been corrected by a lookup that found the object elsewhere.
                     if link.place_now().is_some_and(|now| now.same(&place)) {
@@ -169,6 +175,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
         guard: NameGuard<F>,
         drained: Option<GateGuard>,
     ) {
+        if defect(Defect::LetsGoUnknown) {
+            return self.hold_until_settled(&place.dir, (guard, marked, drained));
+        }
         let (this, link, task) = (Arc::clone(self), Arc::clone(link), self.running.enter());
         spawn(async move {
             let (_task, mut marked) = (task, marked);
@@ -225,6 +234,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         match claim.value().without(link, whole) {
             // Where others create names too and nobody tells, absence is not kept.
             Value::Negative if claim.stamp().is_none() => Value::Unknown,
+            _ if defect(Defect::ForgetsOtherSpellings) => Value::Negative,
             value => value,
         }
     }

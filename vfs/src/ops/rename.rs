@@ -23,8 +23,8 @@ use crate::ops::lookup::CaughtUp;
 use crate::rank::operation;
 use crate::sync::{Defect, defect, spawn};
 
-/// How many misses until the gates are taken exclusively, and until `Busy`.
-const ESCALATE: usize = 8;
+/// How many misses until the gates are taken exclusively (in the models few enough to come about), and until `Busy`.
+const ESCALATE: usize = if cfg!(shuttle) { 2 } else { 8 };
 const GIVE_UP: usize = 64;
 
 /// What the server's rules for a rename may look at and change, immediately before the backend is called.
@@ -167,7 +167,7 @@ fn view<'a, F>(link: &'a Arc<Link<F>>, target: Option<&'a Arc<Link<F>>>) -> Rena
             RenameView { link, source: source_node.opens(), target: None, sibling: Some(Arc::clone(target)) }
         }
         Some(target) => {
-            let (source, opens) = if source_node.id() < target.node().id() {
+            let (source, opens) = if source_node.id() < target.node().id() || defect(Defect::UnorderedOpens) {
                 let source = source_node.opens();
                 (source, target.node().opens())
             } else {
@@ -215,7 +215,11 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let mut victim: Option<Arc<Node<F>>> = None;
         let mut contradicted = None;
         for attempt in 0..GIVE_UP {
-            let mode = if attempt >= ESCALATE { Mode::Exclusive } else { self.gate_mode() };
+            let mode = if attempt >= ESCALATE && !defect(Defect::NoEscalator) {
+                Mode::Exclusive
+            } else {
+                self.gate_mode()
+            };
             let locked = self.lookup_and_lock_rename(link, to_dir, to, victim.as_ref(), mode).await?;
             let Some(mut guard) = locked else {
                 self.count(Count::Retries);
@@ -329,13 +333,24 @@ impl<F: Default + Send + 'static> Vfs<F> {
             return Err(FsError::CrossDevice);
         }
 
+        let mut topology = None;
+        if defect(Defect::TopologyFirst)
+            && node.id().0.is_multiple_of(2)
+            && node.kind() == Kind::Directory
+            && place.dir.id() != to_dir.id()
+        {
+            topology = Some(self.topology(to_dir).acquire(Mode::Exclusive).await);
+        }
+
         // Gates, ascending.
         let mut wanted: Vec<(NodeId, &Arc<Gate>, Mode)> =
             vec![(place.dir.id(), &from_directory.gate, mode), (to_dir.id(), &to_directory.gate, mode)];
         if let Some((victim, directory)) = victim.and_then(|victim| Some((victim, victim.directory()?))) {
             wanted.push((victim.id(), &directory.gate, Mode::Exclusive));
         }
-        wanted.sort_by_key(|(id, _, mode)| (*id, std::cmp::Reverse(*mode)));
+        if !defect(Defect::UnorderedGates) {
+            wanted.sort_by_key(|(id, _, mode)| (*id, std::cmp::Reverse(*mode)));
+        }
         wanted.dedup_by_key(|(id, _, _)| *id);
         let mut gates = Vec::with_capacity(wanted.len());
         for (_, gate, mode) in wanted {
@@ -422,9 +437,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
             return Ok(None);
         }
 
-        let mut topology = None;
         if node.kind() == Kind::Directory && place.dir.id() != to_dir.id() {
-            if !defect(Defect::NoTopology) {
+            if !defect(Defect::NoTopology) && topology.is_none() {
                 topology = Some(self.topology(to_dir).acquire(Mode::Exclusive).await);
                 self.count(Count::Topology);
             }
@@ -509,11 +523,16 @@ impl<F: Default + Send + 'static> Vfs<F> {
         moving: Option<MovingDirectory<F>>,
         place: Place<F>,
     ) {
+        if defect(Defect::LetsGoUnknown) {
+            return self.hold_until_settled(&place.dir, (guard, marks, moving));
+        }
         let (this, task) = (Arc::clone(self), self.running.enter());
         spawn(async move {
             let (_task, mut marks) = (task, marks);
             settle(&place.dir).await;
-            if let Some(name) = this.is_renamed(&guard, &marks.link, &place).await {
+            if !defect(Defect::AssumesUndone)
+                && let Some(name) = this.is_renamed(&guard, &marks.link, &place).await
+            {
                 marks.done = true;
                 let link = Arc::clone(&marks.link);
                 this.commit_rename(guard, moving, &link, Place { dir: place.dir, name });

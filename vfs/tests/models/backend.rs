@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use shoal_vfs::memory::{Memory, MemoryOptions};
+use shoal_vfs::memory::{Memory, MemoryOptions, Watches};
 use shoal_vfs::*;
 use shuttle::future::spawn;
 
@@ -23,12 +23,13 @@ struct Watch {
 impl Watch {
     fn begin(&mut self, places: &[Place]) {
         for (index, place) in places.iter().enumerate() {
+            // Two spellings of one name within one rename are one place.
+            if places[..index].contains(place) {
+                continue;
+            }
             assert!(!self.in_flight.contains(place), "two changes of one name at a time");
             assert!(!self.removed.contains(&place.0), "a change begins in a removed directory");
-            // Two spellings of one name within one rename are one place.
-            if !places[..index].contains(place) {
-                self.in_flight.push(place.clone());
-            }
+            self.in_flight.push(place.clone());
         }
     }
 
@@ -48,18 +49,22 @@ impl Watch {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// `unlink` does nothing and says that nobody knows.
-    UnlinkUnknown,
-    /// `unlink` says that nobody knows, and does it before the storage has settled.
-    UnlinkLate,
+    /// A change does nothing and says that nobody knows.
+    Unknown,
+    /// A change says that nobody knows, and is made before the storage has settled.
+    Late,
+    /// A lookup fails.
+    Lookup,
 }
+
+type Late = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub struct Stepped {
     inner: Arc<Memory>,
     watch: Arc<Mutex<Watch>>,
     pub lookups: AtomicUsize,
     fault: Mutex<Fault>,
-    late: Arc<Mutex<Option<(BackendNode, DiskName, BackendKey)>>>,
+    late: Mutex<Vec<Late>>,
 }
 
 /// A point at which any other task may go on.
@@ -90,14 +95,18 @@ fn place(dir: &BackendNode, name: &DiskName) -> Place {
 }
 
 impl Stepped {
-    pub fn new(exclusive: bool) -> Arc<Stepped> {
-        let inner = Memory::new(MemoryOptions { exclusive, ..MemoryOptions::default() });
+    pub fn new(exclusive: bool, fold: Fold) -> Arc<Stepped> {
+        Stepped::of(MemoryOptions { exclusive, fold, ..MemoryOptions::default() })
+    }
+
+    pub fn of(options: MemoryOptions) -> Arc<Stepped> {
+        let inner = Memory::new(options);
         Arc::new(Stepped {
             inner,
             watch: Arc::default(),
             lookups: AtomicUsize::new(0),
             fault: Mutex::new(Fault::None),
-            late: Arc::default(),
+            late: Mutex::default(),
         })
     }
 
@@ -110,6 +119,15 @@ impl Stepped {
         *self.fault.lock().unwrap() = fault;
     }
 
+    fn lookup_fault(&self) -> Result<()> {
+        let mut fault = self.fault.lock().unwrap();
+        if *fault == Fault::Lookup {
+            *fault = Fault::None;
+            return Err(FsError::AccessDenied);
+        }
+        Ok(())
+    }
+
     /// Runs a change in a task of its own, as a pool of threads would.
     async fn change<T: Send + 'static>(
         &self,
@@ -117,10 +135,26 @@ impl Stepped {
         call: impl Future<Output = (Result<T>, Option<usize>)> + Send + 'static,
     ) -> Result<T> {
         let watch = Arc::clone(&self.watch);
+        let fault = match &mut *self.fault.lock().unwrap() {
+            Fault::Lookup => Fault::None,
+            fault => std::mem::replace(fault, Fault::None),
+        };
         watch.lock().unwrap().begin(&places);
+        if fault == Fault::Late {
+            // Under way until the storage has settled.
+            let late = async move {
+                step();
+                let (result, removed) = call.await;
+                watch.lock().unwrap().end(&places, removed.filter(|_| result.is_ok()));
+            };
+            self.late.lock().unwrap().push(Box::pin(late));
+            pause().await;
+            return Err(FsError::Indeterminate);
+        }
         let task = spawn(async move {
             step();
-            let (result, removed) = call.await;
+            let (result, removed) =
+                if fault == Fault::Unknown { (Err(FsError::Indeterminate), None) } else { call.await };
             step();
             watch.lock().unwrap().end(&places, removed.filter(|_| result.is_ok()));
             result
@@ -162,6 +196,7 @@ impl Backend for Stepped {
             step();
             let found = self.inner.lookup(dir, name).await;
             pause().await;
+            self.lookup_fault()?;
             found
         })
     }
@@ -177,6 +212,7 @@ impl Backend for Stepped {
             step();
             let found = self.inner.lookup_folded(dir, name, fold).await;
             pause().await;
+            self.lookup_fault()?;
             found
         })
     }
@@ -194,19 +230,8 @@ impl Backend for Stepped {
 
     fn unlink<'a>(&'a self, dir: &'a BackendNode, name: &'a DiskName, expect: &'a BackendKey) -> Fut<'a, ()> {
         let places = vec![place(dir, name)];
-        let fault = std::mem::replace(&mut *self.fault.lock().unwrap(), Fault::None);
         let (inner, dir, name, expect) = (Arc::clone(&self.inner), dir.clone(), name.clone(), *expect);
-        let late = Arc::clone(&self.late);
-        Box::pin(self.change(places, async move {
-            match fault {
-                Fault::UnlinkLate => {
-                    *late.lock().unwrap() = Some((dir, name, expect));
-                    (Err(FsError::Indeterminate), None)
-                }
-                Fault::UnlinkUnknown => (Err(FsError::Indeterminate), None),
-                Fault::None => (inner.unlink(&dir, &name, &expect).await, None),
-            }
-        }))
+        Box::pin(self.change(places, async move { (inner.unlink(&dir, &name, &expect).await, None) }))
     }
 
     fn rmdir<'a>(&'a self, dir: &'a BackendNode, name: &'a DiskName, expect: &'a BackendKey) -> Fut<'a, ()> {
@@ -271,16 +296,57 @@ impl Backend for Stepped {
         self.inner.volume()
     }
 
+    fn names<'a>(&'a self, dir: &'a BackendNode, sink: Box<dyn NameSink>) -> Fut<'a, Box<dyn NameSink>> {
+        Box::pin(async move {
+            pause().await;
+            let sink = self.inner.names(dir, sink).await;
+            pause().await;
+            sink
+        })
+    }
+
+    fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        Some(Arc::new(SlowWatcher(self.inner.watcher()?)))
+    }
+
+    fn token<'a>(&'a self, dir: &'a BackendNode) -> Fut<'a, Option<Token>> {
+        self.inner.token(dir)
+    }
+
     fn settle(&self) -> Fut<'_, ()> {
         Box::pin(async move {
             pause().await;
-            let late = self.late.lock().unwrap().take();
-            if let Some((dir, name, expect)) = late {
-                self.inner.unlink(&dir, &name, &expect).await?;
+            let late = std::mem::take(&mut *self.late.lock().unwrap());
+            for change in late {
+                change.await;
             }
             pause().await;
             Ok(())
         })
+    }
+}
+
+/// Beginning to watch takes its time.
+struct SlowWatcher(Arc<dyn Watcher>);
+
+impl Watcher for SlowWatcher {
+    fn watch(&self, dir: &BackendNode) -> Result<WatchId> {
+        for _ in 0..8 {
+            step();
+        }
+        self.0.watch(dir)
+    }
+
+    fn unwatch(&self, watch: WatchId) {
+        self.0.unwatch(watch);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn read(&self, each: &mut dyn FnMut(Change<'_>)) {
+        self.0.read(each);
     }
 }
 
@@ -303,7 +369,23 @@ impl Bed {
     }
 
     pub async fn with(exclusive: bool, options: Options) -> Bed {
-        let storage = Stepped::new(exclusive);
+        Bed::over(Stepped::new(exclusive, Fold::Insensitive), options).await
+    }
+
+    /// A storage that keeps several spellings of a name side by side.
+    pub async fn many() -> Bed {
+        Bed::over(Stepped::new(true, Fold::Sensitive), Options::default()).await
+    }
+
+    /// A storage that others change too, and that tells of so many changes at a time.
+    pub async fn told(changes: usize, names_max: usize) -> Bed {
+        let watches = Some(Watches { directories: 100, changes });
+        let storage = Stepped::of(MemoryOptions { exclusive: false, watches, ..MemoryOptions::default() });
+        let options = Options { names_max, ..Options::default() };
+        Bed::over(storage, options).await
+    }
+
+    pub async fn over(storage: Arc<Stepped>, options: Options) -> Bed {
         let vfs = Vfs::new(options);
         let root = vfs.mount(Arc::clone(&storage) as Arc<dyn Backend>, Fold::Insensitive).await.unwrap();
         let top = Arc::clone(root.link().node());
@@ -324,6 +406,14 @@ impl Bed {
         let root = self.storage.root().await.unwrap().node;
         let (info, _) = self.storage.direct().create(&root, &name(text).to_disk(), &how).await.unwrap();
         info.metadata.key
+    }
+
+    /// Removes an object from the storage, behind the cache's back.
+    pub async fn pluck(&self, text: &str) {
+        let root = self.storage.root().await.unwrap().node;
+        let disk = name(text).to_disk();
+        let found = self.storage.direct().lookup(&root, &disk).await.unwrap().expect("is there");
+        self.storage.direct().unlink(&root, &disk, &found.metadata.key).await.unwrap();
     }
 
     /// Makes a directory `text` in `dir`, known to the cache.

@@ -11,5 +11,9 @@
 mod backend;
 mod linear;
 mod names;
+mod pairs;
+mod rules;
 mod run;
+mod teeth;
+mod told;
 mod tree;
