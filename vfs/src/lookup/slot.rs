@@ -464,9 +464,7 @@ impl<F> Inner<F> {
         self.rest.as_ref().map_or(0, |rest| rest.episode)
     }
 
-    /// The claim is over: stores `value` if there is one, answers, and hands the claim on. What was stored before
-    /// comes back, to be dropped outside the lock.
-    #[must_use]
+    /// The claim is over: stores `value` if there is one, answers, and hands the claim on.
     fn release(
         &mut self,
         slot: &Slot<F>,
@@ -475,20 +473,22 @@ impl<F> Inner<F> {
         answer: Option<Result<Value<F>>>,
         answers: Answers,
         wakes: &mut Wakes,
-    ) -> Option<Value<F>> {
+    ) -> Leftovers<F> {
         debug_assert!(self.claimed, "released without a claim");
         let recheck = std::mem::take(&mut self.recheck) && !defect(Defect::IgnoresRecheck);
-        let value = if recheck { Some(Value::Unknown) } else { value };
+        let (value, unused) = if recheck { (Some(Value::Unknown), value) } else { (value, None) };
         if value.is_some() {
             (self.stamp, self.partial) = (stamp.unwrap_or_default(), partial);
         }
-        let old = value.map(|value| self.store(slot, value));
+        let stored_before = value.map(|value| self.store(slot, value));
+        let leftovers =
+            |answer| Leftovers { _stored_before: stored_before, _unused: unused, _answer: answer };
         let episode = self.episode();
         let Some(queue) = self.queue() else {
             self.claimed = false;
-            return old;
+            return leftovers(answer);
         };
-        if let Some(answer) = answer {
+        if let Some(answer) = &answer {
             queue.take_all(
                 |want| match want {
                     // An error is told once, whoever asks.
@@ -505,7 +505,7 @@ impl<F> Inner<F> {
             );
         }
         self.hand_on(wakes);
-        old
+        leftovers(answer)
     }
 
     /// Gives the claim, which nobody has any more, to the first in line, and tells those who wait for nothing but its end.
@@ -646,10 +646,10 @@ impl<F> Claim<F> {
     fn release(mut self, value: Option<Value<F>>, answer: Option<Result<Value<F>>>, answers: Answers) {
         self.done = true;
         let mut wakes = Wakes::default();
-        let old =
+        let leftovers =
             self.slot.inner.lock().release(&self.slot, value, self.learnt(), answer, answers, &mut wakes);
         wakes.wake();
-        drop(old);
+        drop(leftovers);
     }
 
     /// Ends two claims at one instant: nobody sees the one name changed and the other not.
@@ -672,6 +672,15 @@ impl<F> Claim<F> {
     }
 }
 
+/// What the end of a claim leaves over. It is dropped outside the slot's lock: it may be the last of its node.
+#[must_use]
+struct Leftovers<F> {
+    _stored_before: Option<Value<F>>,
+    /// Published, and not stored.
+    _unused: Option<Value<F>>,
+    _answer: Option<Result<Value<F>>>,
+}
+
 /// Locks both in the order of their keys.
 fn lock_two<'a, F>(a: &'a Slot<F>, b: &'a Slot<F>) -> (MutexGuard<'a, Inner<F>>, MutexGuard<'a, Inner<F>>) {
     debug_assert!(a.key() != b.key(), "one slot, locked twice");
@@ -691,10 +700,10 @@ impl<F> Drop for Claim<F> {
         }
         let mut wakes = Wakes::default();
         let value = self.changing.then_some(Value::Unknown);
-        let old =
+        let leftovers =
             self.slot.inner.lock().release(&self.slot, value, self.learnt(), None, Answers::None, &mut wakes);
         wakes.wake();
-        drop(old);
+        drop(leftovers);
     }
 }
 
