@@ -223,6 +223,11 @@ pub trait Backend: Send + Sync + 'static {
     /// `NotADirectory` says that `dir` itself is gone.
     fn lookup<'a>(&'a self, dir: &'a BackendNode, name: &'a DiskName) -> Fut<'a, Option<NodeInfo>>;
 
+    /// Which object [`Backend::lookup`] would find, where nothing else of it is wanted.
+    fn identify<'a>(&'a self, dir: &'a BackendNode, name: &'a DiskName) -> Fut<'a, Option<BackendKey>> {
+        Box::pin(async move { Ok(self.lookup(dir, name).await?.map(|info| info.metadata.key)) })
+    }
+
     /// Every spelling in `dir` that folds like `name`, with its object. May be a scan unless [`Caps::folds`].
     ///
     /// Called with the name's claim.

@@ -62,6 +62,7 @@ pub use backend::{
 pub use counters::Counters;
 pub use error::{FsError, Fut, Result};
 pub use fold::Fold;
+pub use lookup::coherence::CaughtUp;
 pub use lookup::link::Link;
 pub use metadata::{BackendKey, DosAttributes, Kind, Metadata, SetMetadata, Timestamp, VolumeInfo};
 pub use name::{DiskName, Name, NameError};

@@ -10,10 +10,10 @@ use crate::rank::Level;
 #[cfg(not(any(debug_assertions, shuttle)))]
 pub use parking_lot::{Mutex, MutexGuard};
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 #[cfg(any(debug_assertions, shuttle))]
 pub use watched::{Mutex, MutexGuard};
 
@@ -221,6 +221,10 @@ defects! {
     AssumesUndone,
     /// The removal of one spelling makes all that fold alike absent.
     ForgetsOtherSpellings,
+    /// What was caught up with before a wait or a contradiction is taken for caught up after it.
+    WaitsCaughtUp,
+    /// The index is asked although changes of our own have ended of which it has not heard.
+    IndexBehindOurs,
 }
 
 /// Whether the models have chosen this defect.

@@ -398,6 +398,18 @@ impl Backend for Local {
         self.run(Verb::Lookup, move |volume| volume.lookup(&directory(&dir)?, &name))
     }
 
+    fn identify<'a>(&'a self, dir: &'a BackendNode, name: &'a DiskName) -> Fut<'a, Option<BackendKey>> {
+        let (dir, name) = (dir.clone(), name.clone());
+        self.run(Verb::Lookup, move |_| {
+            let dir = directory(&dir)?.descriptor()?;
+            match sys::statx_at(sys::borrow(&dir), name.as_bytes()) {
+                Ok(stat) => Ok(Some(key_of(&stat))),
+                Err(Errno::NOENT) => Ok(None),
+                Err(errno) => Err(errno.into()),
+            }
+        })
+    }
+
     fn lookup_folded<'a>(
         &'a self,
         dir: &'a BackendNode,

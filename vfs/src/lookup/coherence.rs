@@ -9,16 +9,23 @@
 //!
 //! - A directory gets its stamp after it has begun to be watched. So whatever changes after the storage was asked is in
 //!   the queue.
-//! - Before anything is believed the queue is read to its end, once a walk ([`Watching::catch_up`], the *barrier*). A
-//!   change is queued before the call that made it returns, so a reader misses nothing that had ended when he came.
+//! - Before anything is believed the queue is read to its end, once an operation ([`Watching::catch_up`], the *barrier*). A
+//!   change is queued before the call that made it returns, so a reader misses nothing that had ended when he came. That
+//!   the barrier was passed is a value, [`CaughtUp`], which an operation hands on from its walk to its change. It is lost
+//!   where the operation waits for somebody, and where the storage contradicts what was believed: who went on with what
+//!   he knew before would only be contradicted again.
 //! - An empty queue says nothing while somebody has read from it and not yet applied what he read. The barrier is passed
 //!   if nobody was at that before the queue was seen empty, and nobody after it.
 //! - A change makes the value of its name unknown; of a name that is claimed, also of one that is just being looked up, it
 //!   is remembered, and what is published then is not kept.
 //! - The changes that we make come through the queue as well. What is going to come is noted before the call, and leaves
-//!   the value alone. It is noted for makings and removals only: of two moves to one name in a row the kernel may tell
-//!   one, and then nobody knows whose it was. What was noted is forgotten when the call fails, when changes are lost,
-//!   and when the watch ends.
+//!   the value alone. It is noted for makings and removals only: of two moves to one name in a row the kernel tells one,
+//!   whatever their cookies, if what was moved came from where nobody watches; then nobody knows whose it was. (Two
+//!   makings or two removals of a name have another change between them, which is told.) What was noted is forgotten
+//!   when the call fails, when changes are lost, and when the watch ends.
+//! - The index hears of our changes from the queue alone, and of those that were expected the slot does not hear at all.
+//!   So who asks the index of a name that he has claimed passes the barrier again if any change of ours has ended since:
+//!   it may be of this name, and its value evicted by now.
 //! - A walk goes down from the root through directories each of which is watched, and believes or looks up each name on
 //!   the way; so what it finds stands where it was found, however the directories above are moved.
 //! - When changes are lost no stamp from before is one any more, at once and whatever there is of values and indexes.
@@ -29,17 +36,19 @@
 //! looked up each time, since a token does not tell of what stands behind a name that stays.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 
 use ahash::RandomState;
+use hashbrown::HashTable;
 
 use super::slotmap::SlotMap;
 use crate::backend::{Change, WatchId, Watcher};
 use crate::name::{DiskName, Name};
 use crate::node::{Directory, Node};
 use crate::rank::Level;
-use crate::sync::{AtomicU32, AtomicUsize, Defect, Mutex, Ordering, defect, mutex};
+use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Defect, Mutex, Ordering, defect, mutex};
 
 /// The most directories of a mount that are watched. The system's own bound, which all its processes share, may be less.
 const WATCHES_MAX: usize = 64 * 1024;
@@ -73,15 +82,60 @@ pub(crate) struct Watching<F> {
     /// The last stamp that was given, and the last one that is none any more.
     given: AtomicU32,
     lost: AtomicU32,
-    expected: Mutex<HashMap<Expectation, u32, RandomState>>,
+    expected: Mutex<HashTable<Expectation>>,
+    hasher: RandomState,
+    /// How many changes of our own have ended.
+    ours: AtomicU32,
+    /// Some may be queued: to read is then cheaper than to ask whether there is anything to read.
+    queued: AtomicBool,
 }
 
-/// A change of our own that the queue is going to tell of.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// A change of our own that the queue is going to tell of so many times.
 struct Expectation {
     watch: WatchId,
     disk: DiskName,
     made: bool,
+    times: u32,
+}
+
+impl Expectation {
+    fn is(&self, watch: WatchId, disk: &[u8], made: bool) -> bool {
+        self.watch == watch && self.made == made && self.disk.as_bytes() == disk
+    }
+}
+
+/// That what others had changed in a mount is noted by now. An operation gets it on its walk, and has it as long as it waits
+/// for nobody.
+#[derive(Debug, Default)]
+pub struct CaughtUp(Option<Passed>);
+
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    mount: usize,
+    /// How many changes of our own had ended before.
+    ours: u32,
+}
+
+impl CaughtUp {
+    /// Awaits something on the way: what is noted is not enough any more if that has to wait.
+    pub async fn across<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            let polled = future.as_mut().poll(cx);
+            if polled.is_pending() {
+                self.lose();
+            }
+            polled
+        })
+        .await
+    }
+
+    /// Something was not as it was believed to be.
+    pub fn lose(&mut self) {
+        if !defect(Defect::WaitsCaughtUp) {
+            self.0 = None;
+        }
+    }
 }
 
 impl<F> Watching<F> {
@@ -93,7 +147,10 @@ impl<F> Watching<F> {
             watched: mutex(Level::Watches, BTreeMap::new()),
             given: AtomicU32::new(0),
             lost: AtomicU32::new(0),
-            expected: Mutex::new(HashMap::default()),
+            expected: Mutex::new(HashTable::new()),
+            hasher: RandomState::new(),
+            ours: AtomicU32::new(0),
+            queued: AtomicBool::new(false),
         }
     }
 
@@ -105,12 +162,16 @@ impl<F> Watching<F> {
         }
         let _alone = self.reading.lock();
         let _busy = Busy::new(&self.busy);
+        self.queued.store(false, Ordering::Relaxed);
         self.watcher.read(&mut |change| self.apply(slots, change));
     }
 
     fn is_caught_up(&self) -> bool {
         if defect(Defect::DrainedIsEmpty) {
             return self.watcher.is_empty();
+        }
+        if self.queued.load(Ordering::Relaxed) {
+            return false;
         }
         let is_idle = || self.busy.load(Ordering::SeqCst) == 0;
         is_idle() && self.watcher.is_empty() && is_idle()
@@ -132,7 +193,7 @@ impl<F> Watching<F> {
             Change::Ended(watch) => {
                 let node = self.node(watch);
                 drop(self.watched.lock().remove(&watch));
-                self.expected.lock().retain(|expected, _| expected.watch != watch);
+                self.expected.lock().retain(|expected| expected.watch != watch);
                 if let Some(node) = node
                     && let Some(directory) = node.directory()
                 {
@@ -167,8 +228,7 @@ impl<F> Watching<F> {
         let name = Name::from_disk(disk);
         let fold = node.mount.fold.fold(&name);
         node.index_told(&fold, disk, present);
-        if may_be_ours && self.take_expected(&Expectation { watch, disk: DiskName::new(disk), made: present })
-        {
+        if may_be_ours && self.take_expected(watch, disk, present) {
             return;
         }
         if let Some(slot) = node.siblings().and_then(|dir| slots.find(dir, &fold)) {
@@ -180,15 +240,37 @@ impl<F> Watching<F> {
         self.watched.lock().get(&watch)?.upgrade()
     }
 
-    fn take_expected(&self, which: &Expectation) -> bool {
+    fn hash(&self, watch: WatchId, disk: &[u8], made: bool) -> u64 {
+        self.hasher.hash_one((watch, made, disk))
+    }
+
+    fn add_expected(&self, watch: WatchId, disk: &DiskName, made: bool) {
+        let hash = self.hash(watch, disk.as_bytes(), made);
         let mut expected = self.expected.lock();
-        let Some(count) = expected.get_mut(which) else { return false };
+        if let Some(known) = expected.find_mut(hash, |known| known.is(watch, disk.as_bytes(), made)) {
+            known.times += 1;
+            return;
+        }
+        let first = Expectation { watch, disk: disk.clone(), made, times: 1 };
+        expected
+            .insert_unique(hash, first, |known| self.hash(known.watch, known.disk.as_bytes(), known.made));
+    }
+
+    fn take_expected(&self, watch: WatchId, disk: &[u8], made: bool) -> bool {
+        let mut expected = self.expected.lock();
+        if expected.is_empty() {
+            return false;
+        }
+        let hash = self.hash(watch, disk, made);
+        let Ok(mut found) = expected.find_entry(hash, |known| known.is(watch, disk, made)) else {
+            return false;
+        };
         if defect(Defect::ExpectsForEver) {
             return true;
         }
-        *count -= 1;
-        if *count == 0 {
-            expected.remove(which);
+        found.get_mut().times -= 1;
+        if found.get().times == 0 {
+            found.remove();
         }
         true
     }
@@ -299,16 +381,58 @@ impl<F> Node<F> {
         let watching = self.mount.watching.as_ref()?;
         self.stamp()?;
         let watch = (*self.directory()?.watched.id.lock())?;
-        let expectation = Expectation { watch, disk: name.to_disk(), made };
-        *watching.expected.lock().entry(expectation.clone()).or_default() += 1;
-        Some(Expected { dir: Arc::clone(self), expectation, came: false })
+        let disk = name.to_disk();
+        watching.add_expected(watch, &disk, made);
+        Some(Expected { dir: Arc::clone(self), watch, disk, made, came: false })
+    }
+
+    /// A change of our own in this directory has ended: what it told is queued. Called before its claim is let go of.
+    pub(crate) fn has_changed(&self) {
+        if let Some(watching) = &self.mount.watching {
+            watching.ours.fetch_add(1, Ordering::SeqCst);
+            watching.queued.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The stamp under which what is stored of this directory's names is believed by now: all that others have changed
+    /// before this is noted. `None`: nothing is believed.
+    #[inline]
+    pub(crate) fn catch_up(self: &Arc<Self>, slots: &SlotMap<F>, caught_up: &mut CaughtUp) -> Option<Stamp> {
+        let Some(watching) = &self.mount.watching else { return self.stamp() };
+        let stamp = self.stamp_when_looked_into()?;
+        let mount = Arc::as_ptr(&self.mount) as usize;
+        if caught_up.0.is_some_and(|passed| passed.mount == mount) {
+            return Some(stamp);
+        }
+        let ours = watching.ours.load(Ordering::SeqCst);
+        watching.catch_up(slots);
+        caught_up.0 = Some(Passed { mount, ours });
+        self.stamp()
+    }
+
+    /// [`Node::catch_up`] before the index is asked of a name that is claimed; of a directory that is not watched, nothing.
+    pub(crate) fn catch_up_for_index(
+        self: &Arc<Self>,
+        slots: &SlotMap<F>,
+        caught_up: &mut CaughtUp,
+    ) -> Option<Stamp> {
+        self.stamp()?;
+        if let Some(watching) = &self.mount.watching
+            && caught_up.0.is_some_and(|passed| passed.ours != watching.ours.load(Ordering::SeqCst))
+            && !defect(Defect::IndexBehindOurs)
+        {
+            caught_up.0 = None;
+        }
+        self.catch_up(slots, caught_up)
     }
 }
 
 /// A change of our own that the queue is going to tell of, unless it does not come about.
 pub(crate) struct Expected<F> {
     dir: Arc<Node<F>>,
-    expectation: Expectation,
+    watch: WatchId,
+    disk: DiskName,
+    made: bool,
     came: bool,
 }
 
@@ -325,7 +449,7 @@ impl<F> Drop for Expected<F> {
             && let Some(watching) = &self.dir.mount.watching
         {
             // It may have come all the same, and been told: then nothing is left to take back.
-            watching.take_expected(&self.expectation);
+            watching.take_expected(self.watch, self.disk.as_bytes(), self.made);
         }
     }
 }

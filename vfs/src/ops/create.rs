@@ -6,13 +6,13 @@ use crate::Vfs;
 use crate::backend::{BackendFile, CreateHow};
 use crate::counters::Count;
 use crate::error::{FsError, Result};
+use crate::lookup::coherence::CaughtUp;
 use crate::lookup::link::{Link, Place};
 use crate::lookup::slot::Value;
 use crate::metadata::{Kind, Metadata};
 use crate::name::Name;
 use crate::node::Node;
 use crate::opens::Opens;
-use crate::ops::lookup::CaughtUp;
 use crate::rank::operation;
 use crate::sync::{Defect, defect, spawn};
 
@@ -49,7 +49,22 @@ impl<F: Default + Send + 'static> Vfs<F> {
         how: CreateHow,
         publish: impl FnOnce(&Arc<Link<F>>, &mut Opens<'_, F>) -> T + Send + 'static,
     ) -> Result<Creation<F, T>> {
-        operation(self.make(dir, name, how, publish)).await
+        self.create_within(dir, name, how, publish, &mut CaughtUp::default()).await
+    }
+
+    /// [`Vfs::create`] within an operation that has looked the name up.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn create_within<T: Send + 'static>(
+        self: &Arc<Self>,
+        dir: &Arc<Node<F>>,
+        name: &Name,
+        how: CreateHow,
+        publish: impl FnOnce(&Arc<Link<F>>, &mut Opens<'_, F>) -> T + Send + 'static,
+        caught_up: &mut CaughtUp,
+    ) -> Result<Creation<F, T>> {
+        operation(self.make(dir, name, how, publish, caught_up)).await
     }
 
     async fn make<T: Send + 'static>(
@@ -58,20 +73,20 @@ impl<F: Default + Send + 'static> Vfs<F> {
         name: &Name,
         how: CreateHow,
         publish: impl FnOnce(&Arc<Link<F>>, &mut Opens<'_, F>) -> T + Send + 'static,
+        caught_up: &mut CaughtUp,
     ) -> Result<Creation<F, T>> {
         if !matches!(how.kind, Kind::File | Kind::Directory) {
             return Err(FsError::NotSupported);
         }
         let mut publish = publish;
         for _ in 0..TRIES {
-            let mut caught_up = CaughtUp::default();
             // A name that exists costs no claim.
-            if let Some(link) = self.known(dir, name, &mut caught_up).await? {
+            if let Some(link) = self.known(dir, name, caught_up).await? {
                 return Ok(Creation::Exists(link));
             }
-            let mut guard = self.lookup_and_lock(dir, name, self.gate_mode()).await?;
+            let mut guard = self.lookup_and_lock(dir, name, self.gate_mode(), caught_up).await?;
             // Most likely it is absent, in every spelling: that is asked for at once.
-            let value = self.value(dir, name, &mut guard.claim, true, &mut caught_up).await?;
+            let value = self.value(dir, name, &mut guard.claim, true, caught_up).await?;
             if let Some(link) = value.pick(name) {
                 let link = Arc::clone(link);
                 let (stored, answers) = (guard.claim.value(), guard.claim.answers());
@@ -93,6 +108,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                                 expected.came();
                             }
                             dir.index_changed(guard.claim.fold(), &name, true);
+                            dir.has_changed();
                             let metadata = info.metadata;
                             let node =
                                 this.nodes.make_new(&dir.mount, metadata.key, metadata.kind, info.node);
@@ -117,6 +133,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 // Made by somebody else: the next round finds it.
                 Err((FsError::Exists, back)) => {
                     self.count(Count::Retries);
+                    caught_up.lose();
                     publish = back;
                 }
                 // The directory itself went.
@@ -139,7 +156,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let fold = dir.mount.fold.fold(name);
         match self.catch_up(dir, caught_up) {
             Some(stamp) => Ok(self.cached(dir, name, &fold, stamp).flatten()),
-            None => Ok(self.verify(dir, name, &fold).await?.map(|(link, _)| link)),
+            None => Ok(caught_up.across(self.verify(dir, name, &fold)).await?.map(|(link, _)| link)),
         }
     }
 

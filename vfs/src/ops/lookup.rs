@@ -8,12 +8,12 @@ use crate::backend::NodeInfo;
 use crate::counters::Count;
 use crate::error::{FsError, Result};
 use crate::fold::FoldedName;
-use crate::lookup::coherence::{Stamp, suspect};
+use crate::lookup::coherence::{CaughtUp, Stamp, suspect};
 use crate::lookup::gate::{Gate, GateGuard, Mode};
 use crate::lookup::index::{self, Answer};
 use crate::lookup::link::{GONE, Link, Place};
 use crate::lookup::slot::{Access, Answers, Claim, Slot, Value};
-use crate::metadata::{Kind, Metadata};
+use crate::metadata::{BackendKey, Kind, Metadata};
 use crate::name::{DiskName, Name};
 use crate::node::{Changing, Node};
 use crate::path::Path;
@@ -31,10 +31,6 @@ pub(crate) struct Found<F> {
     partial: bool,
     metadata: Vec<(Arc<Link<F>>, Metadata)>,
 }
-
-/// The mount whose queue of changes this operation has read already: one barrier a walk.
-#[derive(Default)]
-pub(crate) struct CaughtUp(Option<usize>);
 
 impl<F> Found<F> {
     /// What may be kept of it: not a directory that could not be given its place here just now.
@@ -70,8 +66,21 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// # Errors
     /// `PathNotFound` if a component is missing or no directory, `Symlink` if it is a symbolic link.
     pub async fn resolve_parent(&self, root: &Root<F>, path: &Path) -> Result<Arc<Node<F>>> {
+        self.resolve_parent_within(root, path, &mut CaughtUp::default()).await
+    }
+
+    /// [`Vfs::resolve_parent`] within an operation that goes on.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn resolve_parent_within(
+        &self,
+        root: &Root<F>,
+        path: &Path,
+        caught_up: &mut CaughtUp,
+    ) -> Result<Arc<Node<F>>> {
         match path.parent_and_last() {
-            Some((parents, _)) => self.walk(root, parents).await,
+            Some((parents, _)) => self.walk_within(root, parents, caught_up).await,
             None => Ok(Arc::clone(root.link.node())),
         }
     }
@@ -81,10 +90,10 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// # Errors
     /// As [`Vfs::resolve_parent`].
     pub async fn walk(&self, root: &Root<F>, names: &[Name]) -> Result<Arc<Node<F>>> {
-        self.walk_caught_up(root, names, &mut CaughtUp::default()).await
+        self.walk_within(root, names, &mut CaughtUp::default()).await
     }
 
-    async fn walk_caught_up(
+    async fn walk_within(
         &self,
         root: &Root<F>,
         names: &[Name],
@@ -92,7 +101,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
     ) -> Result<Arc<Node<F>>> {
         let mut dir = Arc::clone(root.link.node());
         for name in names {
-            let link = match self.lookup_caught_up(&dir, name, caught_up).await {
+            let link = match self.lookup_within(&dir, name, caught_up).await {
                 Ok(Some((link, _))) => link,
                 Ok(None) | Err(FsError::NotFound | FsError::NotADirectory | FsError::Stale) => {
                     return Err(FsError::PathNotFound);
@@ -118,10 +127,22 @@ impl<F: Default + Send + 'static> Vfs<F> {
         root: &Root<F>,
         path: &Path,
     ) -> Result<Option<(Arc<Node<F>>, Looked<F>)>> {
+        self.look_up_path_within(root, path, &mut CaughtUp::default()).await
+    }
+
+    /// [`Vfs::look_up_path`] within an operation that goes on.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn look_up_path_within(
+        &self,
+        root: &Root<F>,
+        path: &Path,
+        caught_up: &mut CaughtUp,
+    ) -> Result<Option<(Arc<Node<F>>, Looked<F>)>> {
         let Some((parents, last)) = path.parent_and_last() else { return Ok(None) };
-        let mut caught_up = CaughtUp::default();
-        let dir = self.walk_caught_up(root, parents, &mut caught_up).await?;
-        let looked = self.lookup_caught_up(&dir, last, &mut caught_up).await?;
+        let dir = self.walk_within(root, parents, caught_up).await?;
+        let looked = self.lookup_within(&dir, last, caught_up).await?;
         Ok(Some((dir, looked)))
     }
 
@@ -143,10 +164,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// # Errors
     /// As there.
     pub async fn lookup_with_metadata(&self, dir: &Arc<Node<F>>, name: &Name) -> Result<Looked<F>> {
-        self.lookup_caught_up(dir, name, &mut CaughtUp::default()).await
+        self.lookup_within(dir, name, &mut CaughtUp::default()).await
     }
 
-    async fn lookup_caught_up(
+    /// [`Vfs::lookup_with_metadata`] within an operation that goes on.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn lookup_within(
         &self,
         dir: &Arc<Node<F>>,
         name: &Name,
@@ -164,19 +189,10 @@ impl<F: Default + Send + 'static> Vfs<F> {
         operation(self.lookup_missed(dir, name, &fold, caught_up)).await
     }
 
-    /// The stamp under which what is stored of this directory's names is believed by now: all that others have changed
-    /// before this is noted. `None`: nothing is believed.
+    /// See [`Node::catch_up`].
     #[inline]
     pub(crate) fn catch_up(&self, dir: &Arc<Node<F>>, caught_up: &mut CaughtUp) -> Option<Stamp> {
-        let Some(watching) = &dir.mount.watching else { return dir.stamp() };
-        let stamp = dir.stamp_when_looked_into()?;
-        let mount = Arc::as_ptr(&dir.mount) as usize;
-        if caught_up.0 == Some(mount) {
-            return Some(stamp);
-        }
-        watching.catch_up(&self.slots);
-        caught_up.0 = Some(mount);
-        dir.stamp()
+        dir.catch_up(&self.slots, caught_up)
     }
 
     /// What is stored of a name and believed, `None` if nothing: the hot path.
@@ -223,14 +239,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
         loop {
             let stamp = self.catch_up(dir, caught_up);
             if stamp.is_none()
-                && let Some(hit) = self.verify(dir, name, fold).await?
+                && let Some(hit) = caught_up.across(self.verify(dir, name, fold)).await?
             {
                 self.count(Count::Hits);
                 return Ok(Some(hit));
             }
             self.count(Count::Misses);
             let slot = self.slot(dir, fold);
-            match slot.value_or_claim(stamp).await? {
+            match caught_up.across(slot.value_or_claim(stamp)).await? {
                 Access::Value(value) => {
                     // Asked by somebody else after we had come. He may have spelled the name otherwise.
                     match value.pick(name) {
@@ -250,7 +266,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     // Before the storage is asked: what others change from now on is noted, or gives another stamp.
                     claim.since(if dir.mount.trust { stamp } else { dir.stamp() });
                     let stored = (!dir.mount.trust).then(|| claim.value());
-                    let found = match self.find(dir, name, &claim, stored.as_ref()).await {
+                    let found = match self.find(dir, name, &claim, stored.as_ref(), caught_up).await {
                         Ok(found) => found,
                         Err(error) => {
                             claim.fail(error.clone());
@@ -316,6 +332,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
         dir.mount.backend.lookup(&dir.be, name).await.map_err(gone_directory)
     }
 
+    /// Asks the backend which object one exact spelling means.
+    pub(crate) async fn ask_which(&self, dir: &Node<F>, name: &DiskName) -> Result<Option<BackendKey>> {
+        self.count(Count::BackendLookups);
+        dir.mount.backend.identify(&dir.be, name).await.map_err(gone_directory)
+    }
+
     /// Asks what a name means: the directory's index which spellings it has, and the backend what is there. `stored` is what
     /// was known, and whose spellings are tried before a search, unless all spellings are wanted. Called with the name's
     /// claim.
@@ -325,26 +347,28 @@ impl<F: Default + Send + 'static> Vfs<F> {
         name: &Name,
         claim: &Claim<F>,
         stored: Option<&Value<F>>,
+        caught_up: &mut CaughtUp,
     ) -> Result<Found<F>> {
         let mount = &dir.mount;
         let mut partial = false;
-        let links = match self.find_by_index(dir, claim.fold()).await? {
+        let links = match self.find_by_index(dir, claim.fold(), caught_up).await? {
             Some(links) => links,
             None if mount.exact && !mount.folds => {
                 let disk = name.to_disk();
-                self.ask(dir, &disk).await?.map(|info| (disk, info)).into_iter().collect()
+                let info = caught_up.across(self.ask(dir, &disk)).await?;
+                info.map(|info| (disk, info)).into_iter().collect()
             }
             None => {
                 let hint = match stored {
                     Some(stored) if !mount.exact => {
-                        self.find_by_hints(dir, name, claim.fold(), stored).await?
+                        caught_up.across(self.find_by_hints(dir, name, claim.fold(), stored)).await?
                     }
                     _ => None,
                 };
                 partial = hint.is_some();
                 match hint {
                     Some(hint) => vec![hint],
-                    None => self.search(dir, name, claim.fold()).await?,
+                    None => self.search(dir, name, claim.fold(), caught_up).await?,
                 }
             }
         };
@@ -363,14 +387,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
         &self,
         dir: &Arc<Node<F>>,
         fold: &FoldedName,
+        caught_up: &mut CaughtUp,
     ) -> Result<Option<Vec<(DiskName, NodeInfo)>>> {
         if self.options.plan == Plan::DirectoryLock {
             return Ok(None);
         }
-        // Our own changes too are told by the queue, so it is read here whatever was read before: what was stored of the
-        // name since then may be evicted.
         let Some(stamp) = (match dir.mount.revalidate {
-            None => self.catch_up_if_watched(dir),
+            None => dir.catch_up_for_index(&self.slots, caught_up),
             Some(age) => self.revalidate(dir, age).await?,
         }) else {
             return Ok(None);
@@ -379,7 +402,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         self.count(Count::IndexAnswers);
         let mut links = Vec::with_capacity(spellings.len());
         for disk in spellings {
-            if let Some(info) = self.ask(dir, &disk).await? {
+            if let Some(info) = caught_up.across(self.ask(dir, &disk)).await? {
                 links.push((disk, info));
             }
         }
@@ -397,11 +420,6 @@ impl<F: Default + Send + 'static> Vfs<F> {
             dir.index_revalidate(token, when);
         }
         Ok(Some(Stamp::default()))
-    }
-
-    fn catch_up_if_watched(&self, dir: &Arc<Node<F>>) -> Option<Stamp> {
-        dir.stamp()?;
-        self.catch_up(dir, &mut CaughtUp::default())
     }
 
     /// Asks the backend for the spellings by which a name may be found without a search.
@@ -446,17 +464,19 @@ impl<F: Default + Send + 'static> Vfs<F> {
         dir: &Arc<Node<F>>,
         name: &Name,
         fold: &FoldedName,
+        caught_up: &mut CaughtUp,
     ) -> Result<Vec<(DiskName, NodeInfo)>> {
         self.searched(dir);
         if !dir.mount.folds
-            && dir.index_filled().await
-            && let Some(links) = self.find_by_index(dir, fold).await?
+            && caught_up.across(dir.index_filled()).await
+            && let Some(links) = self.find_by_index(dir, fold, caught_up).await?
         {
             return Ok(links);
         }
         self.count(Count::BackendFoldedLookups);
         let backend = &dir.mount.backend;
-        let found = backend.lookup_folded(&dir.be, name, &dir.mount.fold).await.map_err(gone_directory)?;
+        let found = caught_up.across(backend.lookup_folded(&dir.be, name, &dir.mount.fold)).await;
+        let found = found.map_err(gone_directory)?;
         dir.index_learnt(fold, found.iter().map(|(disk, _)| disk));
         Ok(found)
     }
@@ -541,16 +561,17 @@ impl<F: Default + Send + 'static> Vfs<F> {
         dir: &Arc<Node<F>>,
         name: &Name,
         mode: Mode,
+        caught_up: &mut CaughtUp,
     ) -> Result<NameGuard<F>> {
         let Some(directory) = dir.directory() else { return Err(FsError::NotADirectory) };
         let fold = dir.mount.fold.fold(name);
         let gate = if defect(Defect::NoGate) { &Gate::new(dir.id()) } else { &directory.gate };
-        let gate = gate.acquire(mode).await;
+        let gate = caught_up.across(gate.acquire(mode)).await;
         if dir.is_dead() {
             return Err(FsError::PathNotFound);
         }
         let slot = self.slot(dir, &fold);
-        let mut claim = slot.claim().await;
+        let mut claim = caught_up.across(slot.claim()).await;
         claim.since(dir.stamp());
         let changing = Changing::new(dir, &slot);
         Ok(NameGuard::new(claim, changing, gate))
@@ -573,7 +594,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         claim.since(dir.stamp());
         let stored = (!all && !dir.mount.trust).then(|| claim.value());
-        let found = self.find(dir, name, claim, stored.as_ref()).await?;
+        let found = self.find(dir, name, claim, stored.as_ref(), caught_up).await?;
         claim.set_partial(found.partial);
         claim.learn(if claim.stamp().is_some() || !found.value.links().is_empty() {
             found.stored(dir)
@@ -596,16 +617,15 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// # Errors
     /// `Stale` if it does not; `Busy` while we move it ourselves, so that nobody can tell
     /// ([`Vfs::own_moves_settled`]).
-    pub(crate) async fn check_ancestry(&self, dir: &Arc<Node<F>>) -> Result<()> {
+    pub(crate) async fn check_ancestry(&self, dir: &Arc<Node<F>>, caught_up: &mut CaughtUp) -> Result<()> {
         let mut node = Arc::clone(dir);
-        let mut caught_up = CaughtUp::default();
         while !node.mount.trust {
             let Some(directory) = node.directory() else { break };
             if directory.mounts.load(std::sync::atomic::Ordering::SeqCst) > 0 {
                 break;
             }
             let Some(place) = directory.place.lock().clone() else { break };
-            let believed = self.catch_up(&place.dir, &mut caught_up).and_then(|stamp| {
+            let believed = self.catch_up(&place.dir, caught_up).and_then(|stamp| {
                 let fold = place.dir.mount.fold.fold(&place.name);
                 self.slots.peek(place.dir.siblings()?, &fold, |slot| slot.believed(&place.name, stamp))?
             });
@@ -613,8 +633,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 node = place.dir;
                 continue;
             }
-            match self.ask(&place.dir, &place.name.to_disk()).await {
-                Ok(Some(info)) if info.metadata.key == node.key() => {}
+            match caught_up.across(self.ask_which(&place.dir, &place.name.to_disk())).await {
+                Ok(Some(key)) if key == node.key() => {}
                 Ok(_) | Err(FsError::PathNotFound) => {
                     // In this order: a move of ours gives it its place before it says that it has ended.
                     if directory.moving.load(std::sync::atomic::Ordering::SeqCst) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::Vfs;
 use crate::counters::Count;
 use crate::error::{FsError, Result};
+use crate::lookup::coherence::CaughtUp;
 use crate::lookup::gate::{GateGuard, Mode};
 use crate::lookup::link::{DELETE_PENDING, GONE, Link, Place};
 use crate::lookup::slot::{Claim, Value};
@@ -69,7 +70,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
             if !when.is_due(link) {
                 return Ok(Removal::Kept);
             }
-            let (mut guard, drained) = match self.lock_for_removal(link, &place).await {
+            let mut caught_up = CaughtUp::default();
+            let (mut guard, drained) = match self.lock_for_removal(link, &place, &mut caught_up).await {
                 Ok(locked) => locked,
                 // The directory was removed, and so the name before it.
                 Err(FsError::PathNotFound) if link.place_now().is_some_and(|now| now.same(&place)) => {
@@ -96,7 +98,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             }
             // A failed removal clears what was pending.
             let mut marked = Marked::new(link, GONE | DELETE_PENDING);
-            let away = match self.check_ancestry(&place.dir).await {
+            let away = match self.check_ancestry(&place.dir, &mut caught_up).await {
                 Ok(()) => false,
                 Err(FsError::Stale) => true,
                 Err(FsError::Busy) => {
@@ -134,6 +136,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     }
                     self.mark_removed(link);
                     place.dir.index_changed(guard.claim.fold(), &place.name, false);
+                    place.dir.has_changed();
                     guard.claim.publish(rest);
                     drop(drained);
                     return Ok(Removal::Removed);
@@ -182,9 +185,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
         spawn(async move {
             let (_task, mut marked) = (task, marked);
             settle(&place.dir).await;
-            let found = this.ask(&place.dir, &place.name.to_disk()).await;
-            if matches!(&found, Ok(found) if found.as_ref().is_none_or(|info| info.metadata.key != link.node().key()))
-            {
+            let found = this.ask_which(&place.dir, &place.name.to_disk()).await;
+            if found.is_ok_and(|found| found != Some(link.node().key())) {
                 marked.keep();
                 this.mark_removed(&link);
             }
@@ -200,15 +202,16 @@ impl<F: Default + Send + 'static> Vfs<F> {
         &self,
         link: &Arc<Link<F>>,
         place: &Place<F>,
+        caught_up: &mut CaughtUp,
     ) -> Result<(NameGuard<F>, Option<GateGuard>)> {
         let victim = link.node();
         let mode = self.gate_mode();
         let Some(directory) = victim.directory() else {
-            return Ok((self.lookup_and_lock(&place.dir, &place.name, mode).await?, None));
+            return Ok((self.lookup_and_lock(&place.dir, &place.name, mode, caught_up).await?, None));
         };
         let Some(above) = place.dir.directory() else { return Err(FsError::NotADirectory) };
         if defect(Defect::NamesThenDrain) {
-            let guard = self.lookup_and_lock(&place.dir, &place.name, mode).await?;
+            let guard = self.lookup_and_lock(&place.dir, &place.name, mode, caught_up).await?;
             return Ok((guard, Some(directory.gate.acquire(Mode::Exclusive).await)));
         }
         let (gate, drained) = if place.dir.id() < victim.id() {

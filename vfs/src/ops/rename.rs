@@ -11,6 +11,7 @@ use crate::Vfs;
 use crate::backend::BackendFile;
 use crate::counters::Count;
 use crate::error::{FsError, Result};
+use crate::lookup::coherence::CaughtUp;
 use crate::lookup::gate::{Gate, GateGuard, Mode};
 use crate::lookup::link::{GONE, Link, MOVING, Place};
 use crate::lookup::slot::{Claim, Value};
@@ -19,7 +20,6 @@ use crate::name::Name;
 use crate::node::{Changing, Node, NodeId};
 use crate::opens::Opens;
 use crate::ops::create::settle;
-use crate::ops::lookup::CaughtUp;
 use crate::rank::operation;
 use crate::sync::{Defect, defect, spawn};
 
@@ -201,7 +201,23 @@ impl<F: Default + Send + 'static> Vfs<F> {
         replace: bool,
         admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
     ) -> Result<(), RenameError<E>> {
-        operation(self.move_link(link, to_dir, to, replace, admit)).await
+        self.rename_within(link, to_dir, to, replace, admit, &mut CaughtUp::default()).await
+    }
+
+    /// [`Vfs::rename`] within an operation that has found the directory.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn rename_within<E: Send + 'static>(
+        self: &Arc<Self>,
+        link: &Arc<Link<F>>,
+        to_dir: &Arc<Node<F>>,
+        to: &Name,
+        replace: bool,
+        admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
+        caught_up: &mut CaughtUp,
+    ) -> Result<(), RenameError<E>> {
+        operation(self.move_link(link, to_dir, to, replace, admit, caught_up)).await
     }
 
     async fn move_link<E: Send + 'static>(
@@ -211,6 +227,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         to: &Name,
         replace: bool,
         mut admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
+        caught_up: &mut CaughtUp,
     ) -> Result<(), RenameError<E>> {
         let mut victim: Option<Arc<Node<F>>> = None;
         let mut contradicted = None;
@@ -220,9 +237,11 @@ impl<F: Default + Send + 'static> Vfs<F> {
             } else {
                 self.gate_mode()
             };
-            let locked = self.lookup_and_lock_rename(link, to_dir, to, victim.as_ref(), mode).await?;
+            let locked =
+                self.lookup_and_lock_rename(link, to_dir, to, victim.as_ref(), mode, caught_up).await?;
             let Some(mut guard) = locked else {
                 self.count(Count::Retries);
+                caught_up.lose();
                 if let Some(place) = link.place_now().filter(|place| !place.dir.mount.trust) {
                     self.own_moves_settled(&place.dir).await;
                 }
@@ -275,6 +294,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
                             if let Some(expected) = expected {
                                 expected.came();
                             }
+                            guard.place.dir.has_changed();
+                            to_dir.has_changed();
                             marks.done = true;
                             this.commit_rename(guard, moving, &link, Place { dir: to_dir, name });
                             Ok(())
@@ -303,6 +324,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     error @ (FsError::Exists | FsError::Stale | FsError::NotFound | FsError::NotADirectory),
                 ) if contradicted.is_none() => {
                     self.count(Count::Retries);
+                    caught_up.lose();
                     contradicted = Some(error);
                 }
                 Err(error) => return Err(error.into()),
@@ -320,6 +342,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         to: &Name,
         victim: Option<&Arc<Node<F>>>,
         mode: Mode,
+        caught_up: &mut CaughtUp,
     ) -> Result<Option<RenameGuard<F>>> {
         let node = link.node();
         let Some(mut place) = link.place_now() else { return Err(FsError::AccessDenied) };
@@ -354,7 +377,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         wanted.dedup_by_key(|(id, _, _)| *id);
         let mut gates = Vec::with_capacity(wanted.len());
         for (_, gate, mode) in wanted {
-            gates.push(gate.acquire(mode).await);
+            gates.push(caught_up.across(gate.acquire(mode)).await);
         }
         // Whoever renamed it within its directory meanwhile need not be run after; with the gate held exclusively, nobody
         // does any more.
@@ -377,13 +400,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let to_slot = self.slot(to_dir, &to_dir.mount.fold.fold(to));
         let is_one_slot = Arc::ptr_eq(&from_slot, &to_slot);
         let (mut from, mut to_claim) = if is_one_slot {
-            (from_slot.claim().await, None)
+            (caught_up.across(from_slot.claim()).await, None)
         } else if defect(Defect::UnorderedClaims) || from_slot.key() < to_slot.key() {
-            let from = from_slot.claim().await;
-            (from, Some(to_slot.claim().await))
+            let from = caught_up.across(from_slot.claim()).await;
+            (from, Some(caught_up.across(to_slot.claim()).await))
         } else {
-            let to_claim = to_slot.claim().await;
-            (from_slot.claim().await, Some(to_claim))
+            let to_claim = caught_up.across(to_slot.claim()).await;
+            (caught_up.across(from_slot.claim()).await, Some(to_claim))
         };
         from.since(place.dir.stamp());
         if let Some(claim) = &mut to_claim {
@@ -399,10 +422,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
         if link.is_gone() {
             return Err(FsError::NotFound);
         }
-        let mut caught_up = CaughtUp::default();
         if !place.dir.mount.trust {
             if place.dir.id() != to_dir.id() {
-                match self.check_ancestry(&place.dir).await {
+                match self.check_ancestry(&place.dir, caught_up).await {
                     Ok(()) => {}
                     Err(FsError::Stale) => return Err(FsError::NotFound),
                     Err(FsError::Busy) => return Ok(None),
@@ -410,11 +432,11 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 }
             }
             // The backend renames whatever has the name.
-            let stamp = self.catch_up(&place.dir, &mut caught_up);
+            let stamp = self.catch_up(&place.dir, caught_up);
             let believed = from.believed(false).filter(|_| stamp.is_some() && stamp == from.stamp());
             if !believed.is_some_and(|value| value.links().iter().any(|known| Arc::ptr_eq(known, link))) {
-                match self.ask(&place.dir, &place.name.to_disk()).await? {
-                    Some(info) if info.metadata.key == node.key() => {}
+                match caught_up.across(self.ask_which(&place.dir, &place.name.to_disk())).await? {
+                    Some(key) if key == node.key() => {}
                     _ => {
                         from_slot.suspect();
                         return Err(FsError::NotFound);
@@ -423,9 +445,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
             }
         }
         let target_value = match &mut to_claim {
-            Some(claim) => self.value(to_dir, to, claim, false, &mut caught_up).await?,
+            Some(claim) => self.value(to_dir, to, claim, false, caught_up).await?,
             // Before a change of case alone all other spellings are looked at.
-            None => self.value(to_dir, to, &mut from, true, &mut caught_up).await?,
+            None => self.value(to_dir, to, &mut from, true, caught_up).await?,
         };
         let others = || target_value.links().iter().filter(|other| !Arc::ptr_eq(other, link));
         let target = others().find(|other| other.is_at(to_dir, to)).or_else(|| others().next()).cloned();
@@ -439,7 +461,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
         if node.kind() == Kind::Directory && place.dir.id() != to_dir.id() {
             if !defect(Defect::NoTopology) && topology.is_none() {
-                topology = Some(self.topology(to_dir).acquire(Mode::Exclusive).await);
+                topology = Some(caught_up.across(self.topology(to_dir).acquire(Mode::Exclusive)).await);
                 self.count(Count::Topology);
             }
             // Parents change under the topology lock alone.
@@ -548,8 +570,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
     async fn is_renamed(&self, guard: &RenameGuard<F>, link: &Link<F>, place: &Place<F>) -> Option<Name> {
         let key = link.node().key();
         let is_at = async |dir: &Node<F>, name: &Name| {
-            let found = self.ask(dir, &name.to_disk()).await;
-            found.map(|info| info.is_some_and(|info| info.metadata.key == key))
+            self.ask_which(dir, &name.to_disk()).await.map(|found| found == Some(key))
         };
         if !matches!(is_at(&guard.place.dir, &guard.place.name).await, Ok(false)) {
             return None;
@@ -598,8 +619,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         let mut contradicted = false;
         loop {
-            let mut guard = self.lookup_and_lock(to_dir, to, self.gate_mode()).await?;
             let mut caught_up = CaughtUp::default();
+            let mut guard = self.lookup_and_lock(to_dir, to, self.gate_mode(), &mut caught_up).await?;
             let value = self.value(to_dir, to, &mut guard.claim, false, &mut caught_up).await?;
             let target = value.pick(to).cloned();
             match &target {
@@ -645,6 +666,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                             opens.state().add(&made);
                             drop(opens);
                             dir.index_changed(guard.claim.fold(), &spelled, true);
+                            dir.has_changed();
                             guard.claim.publish(rest.with(&made));
                             Ok(made)
                         }

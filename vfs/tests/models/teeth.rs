@@ -47,6 +47,8 @@ fn broken_by(defect: Defect) -> Option<Arc<dyn Fn() + Send + Sync>> {
         Defect::StampAfterCall => by!(told::lost_during_a_lookup),
         Defect::WatchesLate => by!(told::stamps),
         Defect::ExpectsForEver => by!(told::own_changes_are_told_once),
+        Defect::WaitsCaughtUp => by!(told::makings_meet_foreign_ones),
+        Defect::IndexBehindOurs => by!(told::makings_are_evicted),
         Defect::KeepsLostIndex => by!(told::changes_are_lost),
         Defect::FillWithoutJournal => by!(told::fills),
         Defect::FillIgnoresInFlight => by!(told::fills_beside_the_unknown),

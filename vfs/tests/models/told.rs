@@ -3,7 +3,7 @@
 
 use shoal_vfs::*;
 
-use crate::backend::{Bed, Fault, model};
+use crate::backend::{Bed, Fault, model, name};
 use crate::run::holds;
 use crate::together;
 
@@ -140,6 +140,44 @@ pub async fn own_changes_are_told_once() {
     );
 }
 
+/// Others make a name that we make as well, after we have seen that it is absent.
+pub async fn makings_meet_foreign_ones() {
+    let bed = Bed::told(MANY, MANY).await;
+    watch(&bed).await;
+    let (one, two) = (bed.clone(), bed.clone());
+    together!(
+        async move {
+            one.create(&one.top, "x", CreateHow::file()).await.expect("it is there, whoever made it");
+        },
+        async move {
+            let root = two.storage.root().await.unwrap().node;
+            let disk = name("x").to_disk();
+            let _who_comes_first = two.storage.direct().create(&root, &disk, &CreateHow::file()).await;
+        },
+    );
+    bed.finish().await;
+}
+
+/// A name that we make is evicted before the index has heard of it, while others look for it.
+pub async fn makings_are_evicted() {
+    let bed = Bed::told(MANY, 1).await;
+    watch(&bed).await;
+    let (one, two, three) = (bed.clone(), bed.clone(), bed.clone());
+    together!(
+        async move {
+            one.look("x").await;
+        },
+        async move {
+            two.look("y").await;
+        },
+        async move {
+            three.file("x").await;
+        },
+    );
+    assert!(bed.look("x").await.is_some(), "made, and then absent");
+    bed.finish().await;
+}
+
 /// More changes than the queue holds.
 pub async fn changes_are_lost() {
     let bed = Bed::told(1, MANY).await;
@@ -221,6 +259,8 @@ fn foreign_changes_are_told() {
     holds("stamps", 4_000, model(stamps));
     holds("lost_during_a_lookup", 4_000, model(lost_during_a_lookup));
     holds("own_changes_are_told_once", 4_000, model(own_changes_are_told_once));
+    holds("makings_meet_foreign_ones", 4_000, model(makings_meet_foreign_ones));
+    holds("makings_are_evicted", 4_000, model(makings_are_evicted));
     holds("changes_are_lost", 4_000, model(changes_are_lost));
 }
 

@@ -18,8 +18,8 @@ use shoal_protocol::fscc::notify::{NotifyAction, NotifyFilter};
 use shoal_protocol::smb2::FileId;
 use shoal_protocol::smb2::create::{CreateRequest, CreateResponse};
 use shoal_vfs::{
-    Attach, BackendFile, CreateHow, Creation, DosAttributes, FsError, Kind, Link, Metadata, Name, Node,
-    OpenHow, Root, SetMetadata,
+    Attach, BackendFile, CaughtUp, CreateHow, Creation, DosAttributes, FsError, Kind, Link, Metadata, Name,
+    Node, OpenHow, Root, SetMetadata,
 };
 
 use self::disposition::Asked;
@@ -93,14 +93,16 @@ impl Create<'_> {
     /// One try. None: a name changed meanwhile, begin again.
     async fn attempt(&self) -> Result<Option<Opened>, NtStatus> {
         let vfs = &self.cx.server.vfs;
-        let looked = vfs.look_up_path(&self.root, &self.name.path).await.map_err(convert::status)?;
+        let mut caught_up = CaughtUp::default();
+        let looked = vfs.look_up_path_within(&self.root, &self.name.path, &mut caught_up).await;
+        let looked = looked.map_err(convert::status)?;
         let (Some((_, last)), Some((dir, found))) = (self.name.path.parent_and_last(), looked) else {
             return self.open_existing(None, self.root.link(), None).await;
         };
         match found {
             Some((link, metadata)) => self.open_existing(Some((&dir, last)), link, metadata).await,
             None if self.asked.must_exist() => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
-            None => self.create(&dir, last).await,
+            None => self.create(&dir, last, &mut caught_up).await,
         }
     }
 
@@ -289,7 +291,12 @@ impl Create<'_> {
     }
 
     /// Makes what is not there. None: somebody else did.
-    async fn create(&self, dir: &Arc<Node<NodeState>>, name: &Name) -> Result<Option<Opened>, NtStatus> {
+    async fn create(
+        &self,
+        dir: &Arc<Node<NodeState>>,
+        name: &Name,
+        caught_up: &mut CaughtUp,
+    ) -> Result<Option<Opened>, NtStatus> {
         let kind = if self.asked.directory() { Kind::Directory } else { Kind::File };
         if kind == Kind::File && self.name.names_directory {
             return Err(NtStatus::OBJECT_NAME_INVALID);
@@ -321,8 +328,10 @@ impl Create<'_> {
             let admitted = opens.stream(stream).admit(claim);
             debug_assert_eq!(admitted, Admission::Granted, "a new file has no other open");
         };
-        let creation = self.cx.server.vfs.create(dir, name, how, publish).await.map_err(convert::status)?;
-        let Creation::Created { link, file, metadata, .. } = creation else { return Ok(None) };
+        let creation = self.cx.server.vfs.create_within(dir, name, how, publish, caught_up).await;
+        let Creation::Created { link, file, metadata, .. } = creation.map_err(convert::status)? else {
+            return Ok(None);
+        };
         link.node().opens().stream(stream).write_time.opened(convert::file_time(metadata.modified));
         let open = self.open(link, file, claim, granted, &metadata);
         match self.finish_new(&open, dir, name, metadata).await {

@@ -8,7 +8,7 @@ use shoal_protocol::fscc::access::AccessMask;
 use shoal_protocol::fscc::attributes::FileAttributes;
 use shoal_protocol::fscc::file_info::{LinkInformation, RenameFlags, RenameInformation, RenameInformationEx};
 use shoal_protocol::fscc::notify::{NotifyAction, NotifyFilter};
-use shoal_vfs::{FsError, Kind, Link, Name, Node, OpenHow, Opens, RenameError, RenameView, Root};
+use shoal_vfs::{CaughtUp, FsError, Kind, Link, Name, Node, OpenHow, Opens, RenameError, RenameView, Root};
 
 use super::file::too_short;
 use crate::Server;
@@ -95,6 +95,7 @@ impl<'a> Target<'a> {
         &self,
         cx: &Context,
         root: &Root<NodeState>,
+        caught_up: &mut CaughtUp,
     ) -> Result<(Arc<Node<NodeState>>, Name), NtStatus> {
         // 3.3.5.21.1: RootDirectory is 0 over the network.
         if self.root != 0 || self.name.is_empty() {
@@ -107,8 +108,8 @@ impl<'a> Target<'a> {
         let Some((_, last)) = parsed.path.parent_and_last() else {
             return Err(NtStatus::OBJECT_NAME_INVALID);
         };
-        let dir = cx.server.vfs.resolve_parent(root, &parsed.path).await.map_err(convert::status)?;
-        Ok((dir, last.clone()))
+        let dir = cx.server.vfs.resolve_parent_within(root, &parsed.path, caught_up).await;
+        Ok((dir.map_err(convert::status)?, last.clone()))
     }
 
     /// A READONLY file is not replaced (MS-FSA 2.1.5.15.11).
@@ -118,13 +119,14 @@ impl<'a> Target<'a> {
         source: &Link<NodeState>,
         dir: &Arc<Node<NodeState>>,
         name: &Name,
+        caught_up: &mut CaughtUp,
     ) -> Result<(), NtStatus> {
         if !self.replace || self.even_read_only {
             return Ok(());
         }
         let vfs = &cx.server.vfs;
-        let Some((link, metadata)) = vfs.lookup_with_metadata(dir, name).await.map_err(convert::status)?
-        else {
+        let looked = vfs.lookup_within(dir, name, caught_up).await.map_err(convert::status)?;
+        let Some((link, metadata)) = looked else {
             return Ok(());
         };
         if link.node().id() == source.node().id() || link.node().kind() != Kind::File {
@@ -132,8 +134,8 @@ impl<'a> Target<'a> {
         }
         let metadata = match metadata {
             Some(metadata) => metadata,
-            None => match vfs.open(&link, OpenHow::default()).await {
-                Ok(file) => file.metadata().await.map_err(convert::status)?,
+            None => match caught_up.across(vfs.open(&link, OpenHow::default())).await {
+                Ok(file) => caught_up.across(file.metadata()).await.map_err(convert::status)?,
                 // It is going: the rename will see what is there then.
                 Err(_) => return Ok(()),
             },
@@ -185,7 +187,8 @@ impl Seen {
 async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<'_>) -> Result<(), NtStatus> {
     access::require(open.granted_access, AccessMask::DELETE)?;
     let root = open.tree.share.root().ok_or(NtStatus::INVALID_DEVICE_REQUEST)?;
-    let (to_dir, to) = target.resolve(cx, root).await?;
+    let mut caught_up = CaughtUp::default();
+    let (to_dir, to) = target.resolve(cx, root, &mut caught_up).await?;
     let Some((from_dir, _)) = disk.link.place() else { return Err(NtStatus::ACCESS_DENIED) };
     require_parent(&from_dir)?;
     if from_dir.id() != to_dir.id() {
@@ -194,7 +197,7 @@ async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<
             return Err(NtStatus::DELETE_PENDING);
         }
     }
-    target.check_read_only(cx, &disk.link, &to_dir, &to).await?;
+    target.check_read_only(cx, &disk.link, &to_dir, &to, &mut caught_up).await?;
 
     let server = cx.server.clone();
     let seen = Arc::new(Mutex::new(Seen::default()));
@@ -207,7 +210,8 @@ async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<
             Ok(())
         }
     };
-    match cx.server.vfs.rename(&disk.link, &to_dir, &to, target.replace, admit).await {
+    let vfs = &cx.server.vfs;
+    match vfs.rename_within(&disk.link, &to_dir, &to, target.replace, admit, &mut caught_up).await {
         Ok(()) => {}
         Err(RenameError::Refused(status)) => return Err(status),
         Err(RenameError::Fs(error)) => return Err(rename_status(error, target.posix)),
@@ -313,12 +317,13 @@ async fn link_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<'_
         return Err(NtStatus::FILE_IS_A_DIRECTORY);
     }
     let root = open.tree.share.root().ok_or(NtStatus::INVALID_DEVICE_REQUEST)?;
-    let (to_dir, to) = target.resolve(cx, root).await?;
+    let mut caught_up = CaughtUp::default();
+    let (to_dir, to) = target.resolve(cx, root, &mut caught_up).await?;
     require_parent(&to_dir)?;
     if to_dir.is_delete_pending() {
         return Err(NtStatus::DELETE_PENDING);
     }
-    target.check_read_only(cx, &disk.link, &to_dir, &to).await?;
+    target.check_read_only(cx, &disk.link, &to_dir, &to, &mut caught_up).await?;
     let seen = Arc::new(Mutex::new(None));
     let rules = Target { name: &[], ..target };
     let admit = {
