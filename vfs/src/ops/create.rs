@@ -122,6 +122,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
                             Ok(Creation::Created { link, file, metadata, value })
                         }
                         Err(error) => {
+                            // Before the claim: whatever came of it all the same is then taken for foreign.
+                            drop(expected);
                             this.failed(&dir, guard, &error);
                             Err((error, publish))
                         }
