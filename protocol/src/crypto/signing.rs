@@ -1,7 +1,10 @@
 //! Signing: MS-SMB2 3.1.4.1 (an outgoing message) and 3.1.5.1 (verifying one).
 
+use std::sync::OnceLock;
+
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
+use zeroize::Zeroizing;
 
 use super::block::{Cbc, CbcMac, Subkeys};
 use super::gf128::HashKey;
@@ -85,12 +88,23 @@ pub struct SigningKey {
     prepared: Prepared,
 }
 
-// The differences in size do not matter: one of these stands in a session, behind its `Arc`.
-#[allow(clippy::large_enum_variant)]
+/// One of these stands in every session: what is large lies apart, so that nobody has room for another's algorithm.
 enum Prepared {
-    Hmac(hmac::Key),
-    Cmac { key: Cbc, subkeys: Subkeys },
-    Gmac { key: LessSafeKey, hash: HashKey },
+    Hmac(Box<hmac::Key>),
+    Cmac(Box<(Cbc, Subkeys)>),
+    Gmac { key: LessSafeKey, joining: Joining },
+}
+
+/// What joins the GMACs of two pieces, made when the first long READ asks for it: many sessions have none.
+struct Joining {
+    key: Zeroizing<[u8; 16]>,
+    hash: OnceLock<Box<HashKey>>,
+}
+
+impl Joining {
+    fn hash(&self) -> &HashKey {
+        self.hash.get_or_init(|| Box::new(HashKey::new(Cbc::new(&self.key[..]).encrypt_block([0; 16]))))
+    }
 }
 
 /// Where the Signature field stands in the header: 2.2.1.
@@ -107,15 +121,18 @@ impl SigningKey {
     pub fn new(algorithm: SigningAlgorithm, key: &[u8]) -> SigningKey {
         let key = sized::<16>(key);
         let prepared = match algorithm {
-            SigningAlgorithm::HmacSha256 => Prepared::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &key[..])),
+            SigningAlgorithm::HmacSha256 => {
+                Prepared::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &key[..])))
+            }
             SigningAlgorithm::AesCmac => {
                 let key = Cbc::new(&key[..]);
-                Prepared::Cmac { subkeys: Subkeys::new(&key), key }
+                let subkeys = Subkeys::new(&key);
+                Prepared::Cmac(Box::new((key, subkeys)))
             }
             SigningAlgorithm::AesGmac => {
                 let unbound = UnboundKey::new(&aead::AES_128_GCM, &key[..]).expect("the key has 16 bytes");
-                let h = Cbc::new(&key[..]).encrypt_block([0; 16]);
-                Prepared::Gmac { key: LessSafeKey::new(unbound), hash: HashKey::new(h) }
+                let joining = Joining { key, hash: OnceLock::new() };
+                Prepared::Gmac { key: LessSafeKey::new(unbound), joining }
             }
         };
         SigningKey { algorithm, prepared }
@@ -140,18 +157,19 @@ impl SigningKey {
                 segments.iter().for_each(|segment| context.update(segment));
                 first_16(context.sign().as_ref())
             }
-            Prepared::Cmac { key, subkeys } => {
+            Prepared::Cmac(prepared) => {
+                let (key, subkeys) = &**prepared;
                 let mut mac = CbcMac::new(key);
                 segments.iter().for_each(|segment| mac.update(segment));
                 mac.finish_cmac(subkeys)
             }
-            Prepared::Gmac { key, hash } => {
+            Prepared::Gmac { key, joining } => {
                 let nonce = nonce.bytes();
                 match *segments {
                     [whole] | [whole, []] => gmac(key, nonce, whole),
                     [head, tail] if tail.len() >= JOIN_FROM && head.len().is_multiple_of(16) => {
                         let mut signature = gmac(key, nonce, tail);
-                        let prefix = hash.prefix(head, tail.len());
+                        let prefix = joining.hash().prefix(head, tail.len());
                         signature.iter_mut().zip(prefix).for_each(|(byte, add)| *byte ^= add);
                         signature
                     }
