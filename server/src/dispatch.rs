@@ -214,7 +214,7 @@ async fn handler(cx: &Context, request: Request) -> Result<Reply, NtStatus> {
             Err(panic) => {
                 let what = panic.downcast_ref::<&str>().copied();
                 let what = what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("");
-                tracing::error!(?command, "a handler panicked: {what}");
+                tracing::error!(connection = cx.connection.id, ?command, "a handler panicked: {what}");
                 cx.connection.metrics.panicked();
                 return Poll::Ready(Err(NtStatus::INTERNAL_ERROR));
             }

@@ -144,7 +144,9 @@ impl Server {
             return;
         };
         let id = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        let span = tracing::info_span!("connection", id, %peer);
+        // Entered and left with every poll, and kept as long as the connection: only for who looks closely. What is said at
+        // higher levels names the connection itself.
+        let span = tracing::debug_span!("connection", id, %peer);
         let (reader, writer) = tokio::io::split(stream);
         let connection = Arc::new(Connection::new(id, self, peer, Box::pin(writer)));
         self.connections.insert(id, connection.clone());

@@ -11,6 +11,6 @@ use crate::teardown;
 pub async fn handle(cx: &Context, _request: LogoffRequest) -> Result<Reply, NtStatus> {
     let session = cx.session()?;
     teardown::end_session(&cx.server, &session).await;
-    tracing::info!(session = %session.id, "logged off");
+    tracing::info!(connection = cx.connection.id, session = %session.id, "logged off");
     Ok(LogoffResponse {}.into())
 }

@@ -51,7 +51,8 @@ pub async fn handle(cx: &Context, request: SessionSetupRequest) -> Result<Reply,
         }
         Step::Failed(error) => {
             // A session that exists goes on: whoever fails to authenticate again has proven nothing, and may be anybody.
-            tracing::info!(session = %id, "login failed: {error}");
+            let peer = connection.peer;
+            tracing::info!(connection = connection.id, %peer, session = %id, "login failed: {error}");
             return Err(error.status());
         }
         Step::Done(accepted) => accepted,
@@ -83,6 +84,8 @@ pub async fn handle(cx: &Context, request: SessionSetupRequest) -> Result<Reply,
         }
     };
     tracing::info!(
+        connection = connection.id,
+        peer = %connection.peer,
         session = %id,
         user = session.user().name(),
         dialect = %negotiated.dialect,
@@ -116,6 +119,8 @@ fn take_handshake(
     let (sessions, _) = connection.session_counts();
     let mut handshakes = connection.handshakes.lock();
     if let Some(handshake) = handshakes.remove(&id) {
+        // An idle connection keeps nothing of its login.
+        handshakes.shrink_to_fit();
         return Ok((id, handshake));
     }
     if id.0 != 0 && !existing {
