@@ -18,8 +18,9 @@ const COMMANDS: usize = Command::ALL.len();
 #[derive(Debug, Default)]
 pub struct ConnectionMetrics {
     requests: [AtomicU64; COMMANDS],
-    /// Answers that were not SUCCESS, by command number and status.
-    statuses: Mutex<BTreeMap<(u16, u32), u64>>,
+    /// Answers that were not SUCCESS, by command number and status, in order. Every login has one of them, and few
+    /// connections have many: a map would be larger.
+    statuses: Mutex<Vec<((u16, u32), u64)>>,
     panics: AtomicU64,
     misbehaved: Mutex<Option<&'static str>>,
 }
@@ -33,7 +34,12 @@ impl ConnectionMetrics {
     /// One more answer.
     pub(crate) fn answered(&self, command: Command, status: NtStatus) {
         if status != NtStatus::SUCCESS {
-            *self.statuses.lock().entry((command as u16, status.0)).or_default() += 1;
+            let key = (command as u16, status.0);
+            let mut statuses = self.statuses.lock();
+            match statuses.binary_search_by_key(&key, |(key, _)| *key) {
+                Ok(at) => statuses[at].1 += 1,
+                Err(at) => statuses.insert(at, (key, 1)),
+            }
         }
     }
 
@@ -76,7 +82,7 @@ impl Counts {
         for (sum, count) in self.requests.iter_mut().zip(&metrics.requests) {
             *sum += count.load(Ordering::Relaxed);
         }
-        for (key, count) in &*metrics.statuses.lock() {
+        for (key, count) in metrics.statuses.lock().iter() {
             *self.statuses.entry(*key).or_default() += count;
         }
         self.panics += metrics.panics.load(Ordering::Relaxed);

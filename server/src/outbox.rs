@@ -43,8 +43,9 @@ struct Writer {
 impl Outbox {
     pub(crate) fn new(sink: Sink) -> Outbox {
         Outbox {
-            queue: Mutex::new(VecDeque::new()),
-            writer: Mutex::new(Writer { sink: Some(sink), sending: VecDeque::new() }),
+            // Room for one: most clients wait for each answer, and room for the usual four is a lot for one that is idle.
+            queue: Mutex::new(VecDeque::with_capacity(1)),
+            writer: Mutex::new(Writer { sink: Some(sink), sending: VecDeque::with_capacity(1) }),
             bytes: AtomicUsize::new(0),
             written: AtomicU64::new(0),
             failed: AtomicBool::new(false),

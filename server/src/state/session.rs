@@ -42,8 +42,8 @@ pub struct Session {
     pub signing_required: bool,
     /// Session.TreeConnectTable.
     trees: RwLock<HashMap<TreeId, Arc<TreeConnect>, RandomState>>,
-    /// Session.OpenTable, by FileId.Volatile.
-    pub opens: DashMap<u64, Arc<Open>, RandomState>,
+    /// Session.OpenTable, by FileId.Volatile; made for the first open, since it is large and many sessions are idle.
+    opens: OnceLock<DashMap<u64, Arc<Open>, RandomState>>,
     keys: Option<Keys>,
     user: RwLock<Arc<User>>,
     expires: RwLock<Option<Instant>>,
@@ -182,7 +182,7 @@ impl Session {
             encrypt_data: parts.encrypt_data,
             signing_required: parts.signing_required,
             trees: RwLock::new(HashMap::with_hasher(RandomState::new())),
-            opens: DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::new(), OPEN_SHARDS),
+            opens: OnceLock::new(),
             keys: parts.keys,
             user: RwLock::new(Arc::new(parts.user)),
             expires: RwLock::new(parts.expires),
@@ -303,7 +303,7 @@ impl Session {
 
     /// The open of this FileId.Volatile.
     pub fn open(&self, volatile: u64) -> Option<Arc<Open>> {
-        self.opens.get(&volatile).map(|open| open.value().clone())
+        self.opens.get()?.get(&volatile).map(|open| open.value().clone())
     }
 
     /// Puts a new open into this session's table and the server's. On an error it is in neither, and the caller
@@ -321,7 +321,8 @@ impl Session {
         }
         let (id, tree) = (open.id, open.tree.clone());
         server.opens.insert(id.persistent, open.clone());
-        self.opens.insert(id.volatile, open);
+        let table = || DashMap::with_capacity_and_hasher_and_shard_amount(0, RandomState::new(), OPEN_SHARDS);
+        self.opens.get_or_init(table).insert(id.volatile, open);
         // The end of a session or tree connect sets its mark first and then looks into the table; here it is the
         // other way round. So one of the two sees the other.
         let ended = if self.is_closed() {
@@ -337,7 +338,7 @@ impl Session {
 
     /// Takes an open out of this session's table and the server's. `None` if it was not there (any more).
     pub fn remove_open(&self, id: FileId) -> Option<Arc<Open>> {
-        let (_, open) = self.opens.remove(&id.volatile)?;
+        let (_, open) = self.opens.get()?.remove(&id.volatile)?;
         self.open_count.fetch_sub(1, Ordering::Relaxed);
         if let Some(server) = self.server.upgrade()
             && server.opens.remove(&open.id.persistent).is_some()
@@ -350,7 +351,8 @@ impl Session {
     /// All opens, or those of one tree connect.
     pub fn opens_of(&self, tree: Option<TreeId>) -> Vec<Arc<Open>> {
         let wanted = |open: &Open| tree.is_none_or(|tree| open.tree.id == tree);
-        self.opens.iter().filter(|entry| wanted(entry.value())).map(|entry| entry.value().clone()).collect()
+        let entries = self.opens.get().into_iter().flat_map(DashMap::iter);
+        entries.filter(|entry| wanted(entry.value())).map(|entry| entry.value().clone()).collect()
     }
 
     /// How many opens it has.
