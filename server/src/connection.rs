@@ -4,6 +4,7 @@
 //! read. It waits in one place, `Connection::wait`, for whatever comes first: bytes, room in the socket or in the
 //! budget, the end of the connection, a deadline.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ahash::RandomState;
 use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
 use shoal_protocol::NtStatus;
@@ -40,11 +42,11 @@ use crate::teardown;
 const FRAME_MAX_BEFORE_LOGIN: usize = 68 * 1024;
 /// What a frame may have beyond the largest READ, WRITE or IOCTL buffer: headers, and small requests chained to it.
 const FRAME_OVERHEAD: usize = 64 * 1024;
-/// A read begins with room for this much: most requests are smaller, and an idle connection keeps no more.
+/// A read begins with room for this much: most requests are smaller.
 const READ_MIN: usize = 1024;
 /// The room doubles up to this when more comes than fits.
 const READ_MAX: usize = 64 * 1024;
-/// After so long without a byte the read buffer is given back.
+/// After so long without a byte the buffer of who sent longer frames than that goes.
 const IDLE: Duration = Duration::from_secs(5);
 /// A frame that has begun has [`FRAME_TIME`], and a second more for each so many bytes.
 const FRAME_BYTES_PER_SECOND: usize = 16 * 1024;
@@ -73,7 +75,7 @@ pub struct Connection {
     /// Connection.CommandSequenceWindow.
     pub(crate) window: Mutex<SequenceWindow>,
     /// Connection.SessionTable.
-    sessions: RwLock<HashMap<SessionId, Arc<Session>>>,
+    sessions: RwLock<HashMap<SessionId, Arc<Session>, RandomState>>,
     /// Authentications under way, by the session's id.
     pub(crate) handshakes: Mutex<HashMap<SessionId, Box<Handshake>>>,
     pub(crate) pending: Pending,
@@ -238,19 +240,19 @@ impl Connection {
 
     /// Reads, handles and answers until the connection ends.
     pub(crate) async fn run<R: AsyncRead + Unpin>(self: &Arc<Self>, server: &Arc<Server>, mut reader: R) {
-        let mut buffer = BytesMut::new();
+        let mut input = Input::default();
         let mut clock = Clock::new(self.created);
         loop {
-            let frame_missing = match self.take_frames(server, &mut buffer) {
+            let frame_missing = match self.take_frames(server, &mut input.buffer) {
                 Ok(missing) => missing,
                 Err(fault) => {
                     self.misbehaved(fault);
                     return;
                 }
             };
-            match self.wait(&mut reader, &mut buffer, frame_missing, &mut clock).await {
+            match self.wait(&mut reader, &mut input, frame_missing, &mut clock).await {
                 Event::Received | Event::Room => {}
-                Event::Idle => buffer = BytesMut::new(),
+                Event::Idle => input = Input::default(),
                 Event::Ended => return,
                 Event::Late(fault) => {
                     self.misbehaved(fault);
@@ -307,14 +309,11 @@ impl Connection {
     async fn wait<R: AsyncRead + Unpin>(
         self: &Arc<Self>,
         reader: &mut R,
-        buffer: &mut BytesMut,
+        input: &mut Input,
         missing: Option<usize>,
         clock: &mut Clock,
     ) -> Event {
         let whole_waits = missing == Some(0);
-        if !whole_waits {
-            self.make_room(buffer, missing);
-        }
         poll_fn(|cx| {
             self.outbox.set_task(cx.waker());
             if self.is_ending() {
@@ -332,26 +331,32 @@ impl Connection {
                 if whole_waits {
                     return Poll::Ready(Event::Room);
                 }
-                match poll_read(reader, buffer, cx) {
+                self.make_room(input, missing);
+                match poll_read(reader, &mut input.buffer, cx) {
                     Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Event::Ended),
                     Poll::Ready(Ok(_)) => return Poll::Ready(Event::Received),
-                    Poll::Pending => {}
+                    Poll::Pending => input.lend(),
                 }
             }
-            clock.poll(self, buffer, missing, cx)
+            clock.poll(self, &input.buffer, missing, cx)
         })
         .await
     }
 
     /// Makes room for the next read. What a frame announces is only believed from somebody who is logged in; from
     /// others the buffer grows no faster than what has come.
-    fn make_room(&self, buffer: &mut BytesMut, missing: Option<usize>) {
+    fn make_room(&self, input: &mut Input, missing: Option<usize>) {
+        let buffer = &mut input.buffer;
+        if buffer.capacity() == 0 {
+            *buffer = SPARE.take().unwrap_or_default();
+        }
         let have = buffer.len();
         let wanted = match missing {
             Some(missing) if self.is_logged_in() => missing.max(READ_MIN),
             Some(missing) => missing.min(have.max(READ_MIN)),
             None => READ_MIN,
         };
+        input.large |= wanted > READ_MAX;
         if buffer.capacity() - have < wanted {
             buffer.reserve(wanted);
         }
@@ -380,6 +385,34 @@ enum Event {
     Ended,
     /// A deadline has passed.
     Late(Misbehaved),
+}
+
+/// What has been read and not been handled.
+#[derive(Default)]
+struct Input {
+    buffer: BytesMut,
+    /// It was made for a long frame: more of those are likely to come.
+    large: bool,
+}
+
+thread_local! {
+    /// What the connections of this thread read into. It belongs to one of them from its first byte until it has handled
+    /// all that it has read; so whoever waits for a request needs none, and what is read into is still in the processor's cache.
+    static SPARE: Cell<Option<BytesMut>> = const { Cell::new(None) };
+}
+
+impl Input {
+    /// Leaves the buffer to the thread's other connections, if it is empty and of the usual size.
+    fn lend(&mut self) {
+        if !self.buffer.is_empty() || self.large {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        // If requests that wait have filled it, it is theirs.
+        if buffer.try_reclaim(READ_MIN) {
+            SPARE.set(Some(buffer));
+        }
+    }
 }
 
 fn poll_read<R: AsyncRead + Unpin>(
