@@ -26,6 +26,9 @@ fn models() -> Result<(), Failure> {
             "--nocapture",
         ])
         .env("RUSTFLAGS", "--cfg shuttle")
+        // They are not measured: linking them as long as the server would gain nothing.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
         .env("CARGO_TARGET_DIR", target_directory().join("shuttle"))
         .current_dir(workspace())
         .stdin(Stdio::null())
