@@ -88,10 +88,14 @@ pub type WatchId = u64;
 pub enum Change<'a> {
     /// The name was made in the watched directory.
     Created(WatchId, &'a [u8]),
-    /// The name was removed from it, or moved away.
+    /// The name was removed from it.
     Removed(WatchId, &'a [u8]),
+    /// The name was moved away.
+    MovedFrom(WatchId, &'a [u8]),
     /// Something was moved to the name, and has perhaps replaced what was there.
     MovedTo(WatchId, &'a [u8]),
+    /// The name was changed, maybe moved away, and whether it is there now is not known.
+    Unsure(WatchId, &'a [u8]),
     /// The directory itself was moved.
     Moved(WatchId),
     /// The directory is no longer watched: it was removed, or its file system went.
@@ -113,6 +117,13 @@ pub trait Watcher: Send + Sync + 'static {
 
     /// Queues no more changes of this directory.
     fn unwatch(&self, watch: WatchId);
+
+    /// Whether each change in this directory is told by itself, so that our own can be waited for. Otherwise several changes
+    /// of a name may be told as one.
+    fn tells_each(&self, watch: WatchId) -> bool {
+        let _ = watch;
+        true
+    }
 
     /// Whether nothing is queued.
     fn is_empty(&self) -> bool;

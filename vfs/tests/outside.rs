@@ -15,7 +15,47 @@ use shoal_vfs::memory::{Memory, MemoryOptions, Watches};
 use shoal_vfs::*;
 
 const EACH_TIME: Coherence = Coherence::Revalidate(Duration::ZERO);
-const MODES: [Coherence; 3] = [Coherence::Notify, EACH_TIME, Coherence::None];
+
+/// A way to learn of changes, and how many directories may have a watch of their own: those beyond are told of by the mark
+/// of their file system, where the process may ask for one, and are looked up each time elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Mode {
+    coherence: Coherence,
+    watches_max: Option<usize>,
+}
+
+impl From<Coherence> for Mode {
+    fn from(coherence: Coherence) -> Mode {
+        Mode { coherence, watches_max: None }
+    }
+}
+
+const fn watches(watches_max: Option<usize>) -> Mode {
+    Mode { coherence: Coherence::Notify, watches_max }
+}
+
+const MODES: [Mode; 6] = [
+    watches(None),
+    watches(Some(0)),
+    watches(Some(1)),
+    watches(Some(2)),
+    Mode { coherence: EACH_TIME, watches_max: None },
+    Mode { coherence: Coherence::None, watches_max: None },
+];
+
+/// Set for the process that runs `directories_beyond_the_systems_watches_are_right` in a user namespace.
+const FEW_WATCHES: &str = "SHOAL_TEST_FEW_WATCHES";
+
+/// Whether this process may mark a file system.
+fn may_mark() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").expect("tells");
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("tells").trim();
+    let may = u64::from_str_radix(capabilities, 16).expect("is a number") >> 21 & 1 == 1;
+    if !may {
+        eprintln!("not tested: this process may not mark a file system (CAP_SYS_ADMIN)");
+    }
+    may && std::env::var_os(FEW_WATCHES).is_none()
+}
 
 /// A small generator: the same seed, the same choices.
 struct Dice(u64);
@@ -89,8 +129,9 @@ impl Bed {
         Bed { vfs, root }
     }
 
-    async fn local(scratch: &Scratch, coherence: Coherence) -> Bed {
-        let options = local::Options { coherence: Some(coherence), ..local::Options::default() };
+    async fn local(scratch: &Scratch, mode: impl Into<Mode>) -> Bed {
+        let Mode { coherence, watches_max } = mode.into();
+        let options = local::Options { coherence: Some(coherence), watches_max, ..local::Options::default() };
         Bed::of(Arc::new(Local::open(&scratch.share(""), options).expect("opens"))).await
     }
 
@@ -229,7 +270,7 @@ async fn each_change_is_seen_when_its_call_has_returned() {
                         );
                     }
                 }
-                if mode == Coherence::Notify {
+                if mode == watches(None) || mode == watches(Some(0)) && may_mark() {
                     let counted = bed.vfs.counters();
                     assert!(
                         counted.hits + counted.negative_hits > 0 && counted.index_answers > 0,
@@ -511,5 +552,189 @@ async fn a_listing_makes_an_index_that_holds() {
             "the directory is not read again"
         );
         bed.vfs.check_at_rest().await;
+    }
+}
+
+/// Two names are exchanged by others: the kernel tells last of the second name that something went from it.
+#[tokio::test]
+async fn names_that_were_exchanged_are_both_there() {
+    for place in places() {
+        for mode in MODES {
+            let scratch = Scratch::new(&place);
+            for dir in ["p", "q"] {
+                fs::create_dir(scratch.share(dir)).expect("makes");
+                for file in ["a", "b"] {
+                    fs::write(scratch.share(&format!("{dir}/{file}")), dir).expect("writes");
+                }
+            }
+            let bed = Bed::local(&scratch, mode).await;
+            for _ in 0..3 {
+                for absent in ["p/x", "p/y", "q/x", "q/y"] {
+                    assert!(bed.see(absent).await.is_none());
+                }
+                for (one, two) in [("p/a", "p/b"), ("p/a", "q/b"), ("p", "q")] {
+                    exchange(&scratch.share(one), &scratch.share(two));
+                    for at in ["p/A", "p/B", "q/A", "q/B", "P", "Q"] {
+                        assert_eq!(bed.see(at).await, expected(&scratch.share(""), at), "{at}, {mode:?}");
+                    }
+                }
+            }
+            bed.vfs.check_at_rest().await;
+        }
+    }
+}
+
+fn exchange(one: &FsPath, two: &FsPath) {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, one, CWD, two, RenameFlags::EXCHANGE).expect("exchanges");
+}
+
+/// A share of more directories than there are watches is cached all the same where the process may mark its file system,
+/// and is right in any case.
+#[tokio::test]
+async fn directories_beyond_the_watches_are_cached() {
+    directories_beyond(watches(Some(10)), may_mark()).await;
+}
+
+/// So it is without the privilege that a mark needs.
+#[test]
+fn directories_beyond_the_watches_are_right_without_privilege() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    // Privileges are a thread's, and directories begin to be watched in the thread that looks into them.
+    let unprivileged = std::thread::spawn(|| {
+        let mut sets = capabilities(None).expect("tells");
+        sets.effective.remove(CapabilitySet::SYS_ADMIN);
+        set_capabilities(None, sets).expect("gives up a privilege");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runs");
+        runtime.block_on(directories_beyond(watches(Some(10)), false));
+    });
+    unprivileged.join().expect("ends");
+}
+
+/// So it is where it is the system that has no more watches.
+#[test]
+fn directories_beyond_the_systems_watches_are_right() {
+    if std::env::var_os(FEW_WATCHES).is_some() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runs");
+        return runtime.block_on(directories_beyond(watches(None), false));
+    }
+    let ourselves = std::env::current_exe().expect("is known");
+    let script = "echo 10 > /proc/sys/user/max_inotify_watches && exec \"$0\" --exact --nocapture \"$1\"";
+    let child = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "sh", "-c", script])
+        .arg(ourselves)
+        .arg("directories_beyond_the_systems_watches_are_right")
+        .env(FEW_WATCHES, "1")
+        .output();
+    match child {
+        Ok(child) if String::from_utf8_lossy(&child.stdout).contains("running 1 test") => {
+            assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+        }
+        other => eprintln!("not tested: no user namespace with few watches is to be had: {other:?}"),
+    }
+}
+
+async fn directories_beyond(mode: Mode, all_are_told: bool) {
+    for place in places() {
+        let scratch = Scratch::new(&place);
+        let dirs: Vec<String> = (0..30).map(|number| format!("d{number}")).collect();
+        for dir in &dirs {
+            fs::create_dir(scratch.share(dir)).expect("makes");
+            fs::write(scratch.share(&format!("{dir}/file")), "").expect("writes");
+        }
+        let bed = Bed::local(&scratch, mode).await;
+        let look = async || {
+            for dir in &dirs {
+                assert!(bed.see(&format!("{dir}/FILE")).await.is_some());
+                for absent in ["u", "v", "w"] {
+                    assert!(bed.see(&format!("{dir}/{absent}")).await.is_none());
+                }
+            }
+        };
+        for _ in 0..4 {
+            look().await;
+        }
+        let before = bed.vfs.counters();
+        look().await;
+        let asked = bed.vfs.counters().backend_lookups - before.backend_lookups;
+        let searched = bed.vfs.counters().backend_folded_lookups - before.backend_folded_lookups;
+        if all_are_told {
+            assert_eq!((asked, searched), (0, 0));
+        } else {
+            // Twenty-one are not watched: each is looked for four times, and its names three times.
+            assert!(asked > 20 * 4, "{asked}");
+        }
+        for (round, dir) in dirs.iter().enumerate() {
+            let at = |name: &str| scratch.share(&format!("{dir}/{name}"));
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    fs::write(at("U"), "").expect("writes");
+                    fs::rename(at("file"), at("V")).expect("renames");
+                    fs::write(at("passing"), "").expect("writes");
+                    fs::remove_file(at("passing")).expect("removes");
+                });
+            });
+            for (name, there) in [("u", true), ("v", true), ("file", false), ("w", false), ("PASSING", false)]
+            {
+                for _ in 0..2 {
+                    assert_eq!(bed.see(&format!("{dir}/{name}")).await.is_some(), there, "{name} {round}");
+                }
+            }
+            bed.create(&format!("{dir}/ours"), CreateHow::file()).await.expect("makes");
+            assert!(bed.see(&format!("{dir}/OURS")).await.is_some());
+            bed.rename(&format!("{dir}/ours"), &format!("{dir}/w")).await.expect("renames");
+            bed.remove(&format!("{dir}/W")).await.expect("removes");
+            assert!(bed.see(&format!("{dir}/w")).await.is_none());
+            assert_eq!(truth(&scratch.share(&format!("{dir}/"))).len(), 2);
+        }
+        bed.vfs.check_at_rest().await;
+    }
+}
+
+/// More changes than the kernel's queue holds, while nobody looks: what was known of the directory is learnt anew.
+#[tokio::test]
+async fn more_changes_than_the_kernel_keeps_are_noticed() {
+    let most = ["inotify", "fanotify"].map(|which| {
+        let most = fs::read_to_string(format!("/proc/sys/fs/{which}/max_queued_events"));
+        most.ok().and_then(|most| most.trim().parse().ok()).unwrap_or(0_usize)
+    });
+    let most = most[0].max(most[1]);
+    if most > 100_000 {
+        return eprintln!("not tested: the kernel's queue holds {most} changes");
+    }
+    for place in places() {
+        for mode in [watches(None), watches(Some(0)), watches(Some(1))] {
+            let scratch = Scratch::new(&place);
+            fs::create_dir(scratch.share("d")).expect("makes");
+            let bed = Bed::local(&scratch, mode).await;
+            for file in ["Early", "d/Early", "busy"] {
+                fs::write(scratch.share(file), "").expect("writes");
+            }
+            let early = ["early", "d/early"];
+            for _ in 0..4 {
+                for (at, late) in early.iter().zip(["late", "d/late"]) {
+                    assert!(bed.see(at).await.is_some() && bed.see(late).await.is_none());
+                }
+            }
+            // Of one directory and then of the other. Names of their own, since what looks alike becomes one.
+            for (step, dir) in ["", "d/"].into_iter().enumerate() {
+                let mut busy = scratch.share("busy");
+                for number in 0..most / 2 + 2 {
+                    let next = scratch.share(&format!("{dir}busy{step}-{number}"));
+                    fs::rename(&busy, &next).expect("renames");
+                    busy = next;
+                }
+                fs::rename(busy, scratch.share("busy")).expect("renames");
+                fs::write(scratch.share(&format!("{dir}Late")), "").expect("writes");
+                fs::remove_file(scratch.share(&format!("{dir}Early"))).expect("removes");
+                for (other, (at, late)) in early.iter().zip(["late", "d/late"]).enumerate() {
+                    for _ in 0..3 {
+                        assert_eq!(bed.see(at).await.is_some(), other > step, "{at}, {mode:?}");
+                        assert_eq!(bed.see(late).await.is_some(), other <= step, "{late}, {mode:?}");
+                    }
+                }
+            }
+            bed.vfs.check_at_rest().await;
+        }
     }
 }

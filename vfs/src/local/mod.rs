@@ -11,6 +11,7 @@
 
 mod file;
 mod inode;
+mod mark;
 mod read_dir;
 mod run;
 mod sys;
@@ -34,7 +35,7 @@ use self::file::{Access, LocalFile, Open};
 use self::inode::{Directory, Place, Volume, key_of, kind_in_key, leaf};
 use self::read_dir::{Scan, Spellings};
 use self::run::{Runner, Verb, blocking};
-use self::watch::Queue;
+use self::watch::{Queue, WATCHES_MAX};
 use crate::backend::{
     Backend, BackendFile, BackendNode, Caps, Coherence, CreateHow, NameSink, NodeInfo, OpenHow, Token,
     Watcher,
@@ -52,6 +53,9 @@ pub struct Options {
     pub coherence: Option<Coherence>,
     /// File systems mounted below the root are not entered: what lies in them fails with `CrossDevice`.
     pub one_mount: bool,
+    /// The most directories that have a watch of their own; `None`: 65,536. Of those beyond, the whole file system's changes tell
+    /// where the process may ask for these.
+    pub watches_max: Option<usize>,
 }
 
 /// A directory of the real file system as a backend.
@@ -60,6 +64,7 @@ pub struct Local {
     runner: Arc<Runner>,
     root: Arc<Directory>,
     coherence: Coherence,
+    watches_max: usize,
 }
 
 /// File systems whose change times (from Linux 6.13 on) tell apart any two changes that somebody looked between.
@@ -93,7 +98,8 @@ impl Local {
         let key = key_of(&stat);
         let volume = Arc::new(Volume::new(options.one_mount, fine_times, watched.then_some(key.device)));
         let root = volume.hold(key, None, fd);
-        Ok(Local { volume, runner: Arc::default(), root, coherence })
+        let watches_max = options.watches_max.unwrap_or(WATCHES_MAX);
+        Ok(Local { volume, runner: Arc::default(), root, coherence, watches_max })
     }
 
     fn run<T: Send + 'static>(
@@ -437,7 +443,7 @@ impl Backend for Local {
     }
 
     fn watcher(&self) -> Option<Arc<dyn Watcher>> {
-        Some(Arc::new(Queue::new(&self.volume)))
+        Some(Arc::new(Queue::new(&self.volume, self.watches_max)))
     }
 
     fn token<'a>(&'a self, dir: &'a BackendNode) -> Fut<'a, Option<Token>> {

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -392,8 +392,9 @@ pub(super) fn read_changes(
                         Some(name) if flags.contains(ReadFlags::MOVED_TO) => {
                             each(Change::MovedTo(watch, name))
                         }
-                        Some(name) if flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) => {
-                            each(Change::Removed(watch, name));
+                        Some(name) if flags.contains(ReadFlags::DELETE) => each(Change::Removed(watch, name)),
+                        Some(name) if flags.contains(ReadFlags::MOVED_FROM) => {
+                            each(Change::MovedFrom(watch, name));
                         }
                         _ => {}
                     }
@@ -403,6 +404,147 @@ pub(super) fn read_changes(
         if changes.is_buffer_empty() {
             return Ok(read);
         }
+    }
+}
+
+/// A queue of the changes of marked file systems, which never waits.
+pub(super) fn marker() -> Call<OwnedFd> {
+    count("fanotify_init");
+    let flags = libc::FAN_CLASS_NOTIF | libc::FAN_REPORT_DFID_NAME | libc::FAN_NONBLOCK | libc::FAN_CLOEXEC;
+    // SAFETY: two numbers.
+    let fd = unsafe { libc::fanotify_init(flags, libc::O_RDONLY as libc::c_uint) };
+    if fd < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: the kernel has just made this descriptor, for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A name came.
+pub(super) const CAME: u64 = libc::FAN_CREATE | libc::FAN_MOVED_TO;
+/// A name went.
+pub(super) const WENT: u64 = libc::FAN_DELETE | libc::FAN_MOVED_FROM;
+/// A directory itself was moved.
+pub(super) const MOVED: u64 = libc::FAN_MOVE_SELF;
+/// A directory is no more.
+pub(super) const ENDED: u64 = libc::FAN_DELETE_SELF;
+/// There was more than the queue holds.
+pub(super) const LOST: u64 = libc::FAN_Q_OVERFLOW;
+
+/// Has each change of a name on the file system of `dir` queued from now on. Each is in the queue when the call that made it returns.
+pub(super) fn mark(marker: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Call<()> {
+    count("fanotify_mark");
+    let Ok(path) = std::ffi::CString::new(proc_path(dir)) else { return Err(Errno::INVAL) };
+    let flags = libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM | libc::FAN_MARK_ONLYDIR;
+    let kinds = CAME | WENT | MOVED | ENDED | libc::FAN_ONDIR;
+    // SAFETY: `path` is a C string that outlives the call.
+    let result =
+        unsafe { libc::fanotify_mark(marker.as_raw_fd(), flags, kinds, libc::AT_FDCWD, path.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// The number of a file system by which the entries of a marked one name it.
+pub(super) fn file_system_id(fd: BorrowedFd<'_>) -> Call<[u8; 8]> {
+    let info = statfs(fd)?;
+    // SAFETY: `fsid_t` is two 32-bit numbers, whatever its fields are called.
+    Ok(unsafe { std::mem::transmute_copy::<_, [u8; 8]>(&info.f_fsid) })
+}
+
+const _: () = assert!(size_of::<libc::fsid_t>() == 8);
+
+/// The most bytes of a file system's own handle of an object, and the two numbers before them.
+const HANDLE_MAX: usize = 128;
+const HANDLE_HEAD: usize = 8;
+
+/// By what the entries of a marked file system name this directory: the file system's number and its handle.
+pub(super) fn handle(dir: BorrowedFd<'_>, file_system: [u8; 8]) -> Call<Vec<u8>> {
+    #[repr(C, align(8))]
+    struct Handle([u8; HANDLE_HEAD + HANDLE_MAX]);
+    let mut handle = Handle([0; HANDLE_HEAD + HANDLE_MAX]);
+    handle.0[..4].copy_from_slice(&(HANDLE_MAX as u32).to_ne_bytes());
+    let mut mount = 0;
+    count("name_to_handle_at");
+    // SAFETY: the path is a C string; `handle` is a `file_handle` (aligned as one) with room for as many bytes as it says, and `mount`
+    // an int; the kernel writes to these two only.
+    let result = unsafe {
+        libc::name_to_handle_at(
+            dir.as_raw_fd(),
+            c"".as_ptr(),
+            (&raw mut handle).cast(),
+            &raw mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    if result < 0 {
+        return Err(last_errno());
+    }
+    let length = u32_at(&handle.0, 0).ok_or(Errno::INVAL)? as usize;
+    let used = handle.0.get(..HANDLE_HEAD + length).ok_or(Errno::INVAL)?;
+    Ok([&file_system, used].concat())
+}
+
+/// What the queue of a marked file system tells of one name, or of a directory itself.
+pub(super) struct Entry<'a> {
+    /// [`CAME`] and so on, several perhaps.
+    pub(super) kinds: u64,
+    pub(super) process: u32,
+    /// The directory, as [`handle`] has it.
+    pub(super) identity: &'a [u8],
+    pub(super) name: &'a [u8],
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// Reads such a queue until it is empty.
+pub(super) fn read_marks(marker: BorrowedFd<'_>, each: &mut dyn FnMut(Entry<'_>)) -> Call<()> {
+    const SPACE: usize = 16 * 1024;
+    /// The most that one entry takes.
+    const LARGEST: usize =
+        size_of::<libc::fanotify_event_metadata>() + 12 + HANDLE_HEAD + HANDLE_MAX + 256 + 8;
+    let mut space = [0; SPACE];
+    loop {
+        count("read");
+        let length = match retry_on_intr(|| rustix::io::read(marker, &mut space)) {
+            Ok(length) => length,
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        let mut rest = &space[..length];
+        while let Some(length) = u32_at(rest, 0).map(|length| length as usize)
+            && let Some(entry) = rest.get(..length).filter(|_| length > 0)
+        {
+            rest = &rest[length..];
+            if let Some(entry) = parse_mark(entry) {
+                each(entry);
+            }
+        }
+        if length + LARGEST <= SPACE {
+            return Ok(());
+        }
+    }
+}
+
+/// One `fanotify_event_metadata` with what follows it. `None`: it names no directory.
+fn parse_mark(entry: &[u8]) -> Option<Entry<'_>> {
+    let head = usize::from(u16::from_ne_bytes(entry.get(6..8)?.try_into().ok()?));
+    let kinds = u64::from_ne_bytes(entry.get(8..16)?.try_into().ok()?);
+    let process = u32_at(entry, 20)?;
+    if kinds & LOST != 0 {
+        return Some(Entry { kinds, process, identity: &[], name: &[] });
+    }
+    let mut rest = entry.get(head..)?;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?));
+        let record = rest.get(..length).filter(|_| length > 0)?;
+        rest = &rest[length..];
+        if record[0] != libc::FAN_EVENT_INFO_TYPE_DFID_NAME {
+            continue;
+        }
+        let end = 4 + 8 + HANDLE_HEAD + u32_at(record, 12)? as usize;
+        let name = record.get(end..)?.split(|byte| *byte == 0).next()?;
+        return Some(Entry { kinds, process, identity: record.get(4..end)?, name });
     }
 }
 

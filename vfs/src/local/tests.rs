@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use bytes::Bytes;
 
 use super::*;
+use crate::backend::Change;
 use crate::metadata::{DosAttributes, SetMetadata, Timestamp};
 use crate::xattr::DOS_ATTRIBUTES;
 use crate::{Creation, Link, Node, Root, Vfs};
@@ -915,4 +916,54 @@ async fn system_calls_behind_the_cache() {
     calls!(vfs.remove_link(&link), "ioctl" "statx" "unlinkat");
     calls!(vfs.look_up_path(&root, &path("a/b/absent too")), "read");
     calls!(vfs.look_up_path(&root, &path("a/b/absent too")), "ioctl");
+}
+
+/// A mark that tells more of what others do elsewhere than it is worth is given up, and what it told of is looked up each
+/// time from then on.
+#[tokio::test]
+async fn a_mark_that_tells_too_much_is_given_up() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path("share")).unwrap();
+    fs::create_dir(scratch.path("elsewhere")).unwrap();
+    let options = Options { watches_max: Some(0), coherence: Some(Coherence::Notify), ..Options::default() };
+    let local = Local::open(&scratch.path("share"), options).unwrap();
+    let watcher = local.watcher().unwrap();
+    let root = local.root().await.unwrap().node;
+    let watch = match watcher.watch(&root) {
+        Ok(watch) => watch,
+        Err(FsError::NoSpace) => return eprintln!("not tested: this process may not mark a file system"),
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(watcher.watch(&root), Ok(watch), "the same");
+    let read = || {
+        let mut told = Vec::new();
+        watcher.read(&mut |change| {
+            told.push(match change {
+                Change::Created(_, name) | Change::MovedTo(_, name) => (Some(true), name.to_vec()),
+                Change::Removed(_, name) | Change::MovedFrom(_, name) => (Some(false), name.to_vec()),
+                Change::Unsure(_, name) => (None, name.to_vec()),
+                Change::Ended(ended) => (Some(ended == watch), b"ended".to_vec()),
+                Change::Moved(_) | Change::Lost => panic!("nothing of the sort"),
+            });
+        });
+        told
+    };
+    fs::write(scratch.path("share/x"), "").unwrap();
+    fs::write(scratch.path("share/y"), "").unwrap();
+    fs::remove_file(scratch.path("share/y")).unwrap();
+    fs::write(scratch.path("elsewhere/z"), "").unwrap();
+    assert!(!watcher.is_empty());
+    assert_eq!(read(), [(Some(true), b"x".to_vec()), (None, b"y".to_vec())]);
+    fs::remove_file(scratch.path("share/x")).unwrap();
+    assert_eq!(read(), [(Some(false), b"x".to_vec())]);
+    // By another process: what we do ourselves is as much as we do.
+    let script = "i=0; while [ $i -lt 2000 ]; do : > $i; i=$((i + 1)); done";
+    let elsewhere = scratch.path("elsewhere");
+    let busy = std::process::Command::new("sh").args(["-c", script]).current_dir(elsewhere).status();
+    assert!(busy.unwrap().success());
+    assert_eq!(read(), [(Some(true), b"ended".to_vec())]);
+    assert!(watcher.is_empty());
+    assert_eq!(watcher.watch(&root), Err(FsError::NoSpace));
+    fs::write(scratch.path("share/x"), "").unwrap();
+    assert!(watcher.is_empty());
 }

@@ -3,15 +3,29 @@
 //! The kernel queues a change before the call that made it returns, whoever made it, and the changes of one directory in
 //! their order; two in a row that look alike become one. If there are more than its queue holds it says so once, and the
 //! watches go on. Only file systems no name of which changes but by a call of this kernel are watched.
+//!
+//! Of two names that are exchanged it tells as of two moves in a row, and of the second name first that something came and
+//! then that something went: who sees these two in a row does not know whether the name is there.
+//!
+//! Directories for which there is no watch left are told of by the mark of their file system (`mark`), where that may be.
 
+use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock, Weak};
 
+use ahash::RandomState;
+use parking_lot::Mutex;
+
 use super::inode::{Directory, Volume};
+use super::mark::Mark;
 use super::sys;
 use crate::backend::{BackendNode, Change, WatchId, Watcher};
 use crate::error::{FsError, Result};
+
+/// The most directories of a mount that have a watch each, if nothing else is asked for. The system's own bound, which all
+/// its processes share, may be less.
+pub(super) const WATCHES_MAX: usize = 64 * 1024;
 
 /// What is read of the queue at once: some hundred changes.
 const SPACE: usize = 16 * 1024;
@@ -23,11 +37,64 @@ pub(super) struct Queue {
     volume: Weak<Volume>,
     /// Made when the first directory is to be watched; `None`: the system has no more of them.
     fd: OnceLock<Option<OwnedFd>>,
+    /// The watches that there are, and how many there may be.
+    watches: Mutex<HashSet<WatchId, RandomState>>,
+    watches_max: usize,
+    /// Of each directory of which that was the last change: the name that something was moved to.
+    moved_to: Mutex<HashMap<WatchId, Vec<u8>, RandomState>>,
+    mark: Mark,
 }
 
 impl Queue {
-    pub(super) fn new(volume: &Arc<Volume>) -> Queue {
-        Queue { volume: Arc::downgrade(volume), fd: OnceLock::new() }
+    pub(super) fn new(volume: &Arc<Volume>, watches_max: usize) -> Queue {
+        Queue {
+            volume: Arc::downgrade(volume),
+            fd: OnceLock::new(),
+            watches: Mutex::default(),
+            watches_max,
+            moved_to: Mutex::default(),
+            mark: Mark::default(),
+        }
+    }
+
+    fn fd(&self) -> Option<&OwnedFd> {
+        self.fd.get()?.as_ref()
+    }
+
+    fn read_watches(&self, fd: &OwnedFd, each: &mut dyn FnMut(Change<'_>)) {
+        let mut space = [MaybeUninit::uninit(); SPACE];
+        let mut moved_to = self.moved_to.lock();
+        let mut told = |change: Change<'_>| match change {
+            Change::MovedTo(watch, name) => {
+                moved_to.insert(watch, name.to_vec());
+                each(change);
+            }
+            Change::MovedFrom(watch, name) if moved_to.remove(&watch).is_some_and(|to| to == name) => {
+                each(Change::Unsure(watch, name));
+            }
+            Change::Created(watch, _)
+            | Change::Removed(watch, _)
+            | Change::MovedFrom(watch, _)
+            | Change::Ended(watch) => {
+                moved_to.remove(&watch);
+                if matches!(change, Change::Ended(_)) {
+                    self.watches.lock().remove(&watch);
+                }
+                each(change);
+            }
+            Change::Unsure(..) | Change::Moved(_) | Change::Lost => each(change),
+        };
+        loop {
+            match sys::read_changes(sys::borrow(fd), &mut space, &mut told) {
+                // As long as one more would have fitted, that was all.
+                Ok(read) if read + LARGEST <= SPACE => return,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the queue of changes cannot be read");
+                    return told(Change::Lost);
+                }
+            }
+        }
     }
 }
 
@@ -36,42 +103,50 @@ impl Watcher for Queue {
         let dir: Arc<Directory> = dir.0.clone().downcast().map_err(|_| FsError::NotADirectory)?;
         let volume = self.volume.upgrade().ok_or(FsError::NotSupported)?;
         let descriptor = dir.descriptor()?;
-        if !volume.tells_changes(&dir, sys::borrow(&descriptor))? {
+        let descriptor = sys::borrow(&descriptor);
+        if !volume.tells_changes(&dir, descriptor)? {
             return Err(FsError::NotSupported);
         }
-        let fd = self.fd.get_or_init(|| sys::watcher().ok()).as_ref().ok_or(FsError::NoSpace)?;
-        let watch = sys::watch(sys::borrow(fd), sys::borrow(&descriptor))?;
-        u64::try_from(watch).map_err(|_| FsError::Invalid)
+        let fd = self.fd.get_or_init(|| sys::watcher().ok()).as_ref();
+        if let Some(fd) = fd.filter(|_| self.watches.lock().len() < self.watches_max) {
+            match sys::watch(sys::borrow(fd), descriptor) {
+                Ok(watch) => {
+                    let watch = u64::try_from(watch).map_err(|_| FsError::Invalid)?;
+                    self.watches.lock().insert(watch);
+                    return Ok(watch);
+                }
+                Err(rustix::io::Errno::NOSPC) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.mark.watch(descriptor)
     }
 
     fn unwatch(&self, watch: WatchId) {
-        if let (Some(Some(fd)), Ok(watch)) = (self.fd.get(), i32::try_from(watch)) {
-            // It may have ended by itself.
-            let _ = sys::unwatch(sys::borrow(fd), watch);
+        match (self.fd(), i32::try_from(watch)) {
+            (Some(fd), Ok(number)) => {
+                self.watches.lock().remove(&watch);
+                // It may have ended by itself.
+                let _ = sys::unwatch(sys::borrow(fd), number);
+            }
+            _ => self.mark.unwatch(watch),
         }
+    }
+
+    fn tells_each(&self, watch: WatchId) -> bool {
+        !Mark::is_its(watch)
     }
 
     fn is_empty(&self) -> bool {
-        match self.fd.get() {
-            // An error is not news of an empty queue: reading will tell.
-            Some(Some(fd)) => sys::queued(sys::borrow(fd)).is_ok_and(|bytes| bytes == 0),
-            _ => true,
-        }
+        // An error is not news of an empty queue: reading will tell.
+        let is_empty = |fd| sys::queued(sys::borrow(fd)).is_ok_and(|bytes| bytes == 0);
+        self.fd().is_none_or(is_empty) && self.mark.is_empty()
     }
 
     fn read(&self, each: &mut dyn FnMut(Change<'_>)) {
-        let Some(Some(fd)) = self.fd.get() else { return };
-        let mut space = [MaybeUninit::uninit(); SPACE];
-        loop {
-            match sys::read_changes(sys::borrow(fd), &mut space, &mut *each) {
-                // As long as one more would have fitted, that was all.
-                Ok(read) if read + LARGEST <= SPACE => return,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "the queue of changes cannot be read");
-                    return each(Change::Lost);
-                }
-            }
+        if let Some(fd) = self.fd() {
+            self.read_watches(fd, &mut *each);
         }
+        self.mark.read(each);
     }
 }

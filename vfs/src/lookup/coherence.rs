@@ -26,6 +26,8 @@
 //! - The index hears of our changes from the queue alone, and of those that were expected the slot does not hear at all.
 //!   So who asks the index of a name that he has claimed passes the barrier again if any change of ours has ended since:
 //!   it may be of this name, and its value evicted by now.
+//! - Where several changes of a name may be told as one, ours are not waited for either, and the value of what we changed is
+//!   looked up once more.
 //! - A walk goes down from the root through directories each of which is watched, and believes or looks up each name on
 //!   the way; so what it finds stands where it was found, however the directories above are moved.
 //! - When changes are lost no stamp from before is one any more, at once and whatever there is of values and indexes.
@@ -49,9 +51,6 @@ use crate::name::{DiskName, Name};
 use crate::node::{Directory, Node};
 use crate::rank::Level;
 use crate::sync::{AtomicBool, AtomicU32, AtomicUsize, Defect, Mutex, Ordering, defect, mutex};
-
-/// The most directories of a mount that are watched. The system's own bound, which all its processes share, may be less.
-const WATCHES_MAX: usize = 64 * 1024;
 
 /// A directory is watched when it is looked into for the second time; if that came to nothing it is tried again after so
 /// many more (in the models few enough to come about).
@@ -179,9 +178,11 @@ impl<F> Watching<F> {
 
     fn apply(&self, slots: &SlotMap<F>, change: Change<'_>) {
         match change {
-            Change::Created(watch, disk) => self.name_changed(slots, watch, disk, true, true),
-            Change::MovedTo(watch, disk) => self.name_changed(slots, watch, disk, true, false),
-            Change::Removed(watch, disk) => self.name_changed(slots, watch, disk, false, true),
+            Change::Created(watch, disk) => self.name_changed(slots, watch, disk, Some(true), true),
+            Change::MovedTo(watch, disk) => self.name_changed(slots, watch, disk, Some(true), false),
+            Change::Removed(watch, disk) => self.name_changed(slots, watch, disk, Some(false), true),
+            Change::MovedFrom(watch, disk) => self.name_changed(slots, watch, disk, Some(false), true),
+            Change::Unsure(watch, disk) => self.name_changed(slots, watch, disk, None, true),
             Change::Moved(watch) => {
                 // Told by the directory that it stood in as well, if that is watched.
                 let Some(node) = self.node(watch) else { return };
@@ -221,14 +222,14 @@ impl<F> Watching<F> {
         slots: &SlotMap<F>,
         watch: WatchId,
         disk: &[u8],
-        present: bool,
+        present: Option<bool>,
         may_be_ours: bool,
     ) {
         let Some(node) = self.node(watch) else { return };
         let name = Name::from_disk(disk);
         let fold = node.mount.fold.fold(&name);
         node.index_told(&fold, disk, present);
-        if may_be_ours && self.take_expected(watch, disk, present) {
+        if may_be_ours && self.take_expected(watch, disk, present == Some(true)) {
             return;
         }
         if let Some(slot) = node.siblings().and_then(|dir| slots.find(dir, &fold)) {
@@ -286,9 +287,6 @@ impl<F> Watching<F> {
         let mut watched = self.watched.lock();
         if let Some(stamp) = self.stamp(directory) {
             return Some(stamp);
-        }
-        if watched.len() >= WATCHES_MAX {
-            return None;
         }
         let early = defect(Defect::WatchesLate).then(|| {
             let stamp = self.given.fetch_add(1, Ordering::SeqCst) + 1;
@@ -381,6 +379,9 @@ impl<F> Node<F> {
         let watching = self.mount.watching.as_ref()?;
         self.stamp()?;
         let watch = (*self.directory()?.watched.id.lock())?;
+        if !watching.watcher.tells_each(watch) {
+            return None;
+        }
         let disk = name.to_disk();
         watching.add_expected(watch, &disk, made);
         Some(Expected { dir: Arc::clone(self), watch, disk, made, came: false })

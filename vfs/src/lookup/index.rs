@@ -13,7 +13,8 @@
 //!   *unsure*: the index has no answer for it, until somebody with its claim has looked.
 //! - Where a watcher tells of changes, it tells of ours as well, and the index follows the queue alone: it is what the
 //!   storage was when the queue was last read, and that is done before each question. The directory is watched before
-//!   its names are read. See `coherence`.
+//!   its names are read. A name of which the queue cannot say whether it is there stands in the index, and is unsure: the
+//!   storage is asked for each spelling in any case. See `coherence`.
 //! - Where foreign changes show in the directory's token alone, it is compared before the index is believed, and an index
 //!   whose token is another is dropped. Our own changes give another token as well: a directory that is written to all the
 //!   time has no index there. The token is taken before the names are read, and must be the same after it; and it must be
@@ -313,6 +314,29 @@ impl Inner {
         }
     }
 
+    /// A name that may be there is in the index, and unsure. False: there is no room for it, or as many are unsure as make
+    /// it worth while to read the names anew.
+    fn told(&mut self, fold: &FoldedName, disk: &[u8], present: Option<bool>) -> bool {
+        if !self.apply(fold, disk, present.unwrap_or(true)) {
+            return false;
+        }
+        let names = match &self.stage {
+            Stage::None => return true,
+            Stage::Filling { .. } => None,
+            Stage::Complete { names, .. } => Some(names),
+        };
+        if present.is_none() {
+            self.unsure.insert(fold.clone());
+            return self.unsure.len() <= UNSURE_MAX + names.map_or(0, |names| names.table.len() / 2);
+        }
+        // Another spelling may be what is unsure.
+        let is_only = |names: &NameIndex| names.spellings(fold).iter().all(|other| other.as_bytes() == disk);
+        if !self.unsure.is_empty() && names.is_some_and(|names| is_only(names)) {
+            self.unsure.remove(fold);
+        }
+        true
+    }
+
     /// Forgets what there is, or was to be. Those who wait go on without.
     fn forget(&mut self, wakes: &mut Wakes) {
         self.stage = Stage::None;
@@ -436,14 +460,15 @@ impl<F> Node<F> {
         Some(result)
     }
 
-    /// What the index says of a name. `stamp`: what was learnt in this directory since then is believed. Called with the
+    /// What the index says of a name; where the queue fills it, with the spellings that are perhaps not there. `stamp`: what was learnt in this directory since then is believed. Called with the
     /// name's claim.
     pub(crate) fn index_answer(self: &Arc<Self>, fold: &FoldedName, stamp: Stamp) -> Answer {
         let Some(directory) = self.directory() else { return Answer::Unknown };
         let mut inner = directory.index.inner.lock();
         match &inner.stage {
             Stage::Complete { stamp: since, names }
-                if (*since == stamp || defect(Defect::KeepsLostIndex)) && !inner.is_unsure(fold) =>
+                if (*since == stamp || defect(Defect::KeepsLostIndex))
+                    && (self.mount.is_notified() || !inner.is_unsure(fold)) =>
             {
                 let spellings = names.spellings(fold);
                 inner.used = self.indexes().tick();
@@ -656,9 +681,9 @@ impl<F> Node<F> {
         });
     }
 
-    /// The queue says that a name was made or is gone.
-    pub(crate) fn index_told(self: &Arc<Self>, fold: &FoldedName, disk: &[u8], present: bool) {
-        self.with_index(|inner, _| (inner.apply(fold, disk, present), ()));
+    /// The queue says that a name was made or is gone; `None`: one or the other.
+    pub(crate) fn index_told(self: &Arc<Self>, fold: &FoldedName, disk: &[u8], present: Option<bool>) {
+        self.with_index(|inner, _| (inner.told(fold, disk, present), ()));
     }
 
     /// What was known of the names is not to be relied on.
