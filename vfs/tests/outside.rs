@@ -146,6 +146,12 @@ impl Bed {
         Some((link.node().key().inode, link.name().expect("not the root").to_string()))
     }
 
+    async fn link(&self, at: &str) -> Arc<Link<()>> {
+        let (_, found) =
+            self.vfs.look_up_path(&self.root, &path(at)).await.expect("walks").expect("not the root");
+        found.expect("is there").0
+    }
+
     async fn create(&self, at: &str, how: CreateHow) -> Result<Creation<(), ()>> {
         let at = path(at);
         let dir = self.vfs.resolve_parent(&self.root, &at).await?;
@@ -732,6 +738,69 @@ async fn more_changes_than_the_kernel_keeps_are_noticed() {
                         assert_eq!(bed.see(at).await.is_some(), other > step, "{at}, {mode:?}");
                         assert_eq!(bed.see(late).await.is_some(), other <= step, "{late}, {mode:?}");
                     }
+                }
+            }
+            bed.vfs.check_at_rest().await;
+        }
+    }
+}
+
+/// Something mounted in a test's directory, until the test ends.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// The directory `from` at `to` as well; `None`: this process may not.
+    fn bind(from: &FsPath, to: &FsPath) -> Option<Mounted> {
+        match rustix::mount::mount_bind(from, to) {
+            Ok(()) => Some(Mounted(to.to_owned())),
+            Err(error) => {
+                eprintln!("not tested: nothing can be mounted here: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0.as_path(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// A directory that stands at two places of a share is one directory: what is made at one is there at the other, by us
+/// and by others, and a file that is open through one is the same as through the other.
+#[tokio::test]
+async fn a_directory_that_is_mounted_twice_is_one() {
+    for place in places() {
+        for mode in MODES {
+            let scratch = Scratch::new(&place);
+            for dir in ["one", "one/below", "two"] {
+                fs::create_dir(scratch.share(dir)).expect("makes");
+            }
+            let Some(_mounted) = Mounted::bind(&scratch.share("one"), &scratch.share("two")) else { return };
+            let bed = Bed::local(&scratch, mode).await;
+            for round in 0..12 {
+                for (here, there) in [("one", "two"), ("two", "one"), ("one/below", "two/below")] {
+                    let (at, other) = (format!("{here}/x{round}"), format!("{there}/X{round}"));
+                    for _ in 0..2 {
+                        assert!(bed.see(&at).await.is_none() && bed.see(&other).await.is_none(), "{mode:?}");
+                    }
+                    if round % 2 == 0 {
+                        let made = bed.create(&at, CreateHow::file()).await.expect("makes");
+                        assert!(matches!(made, Creation::Created { .. }));
+                    } else {
+                        fs::write(scratch.share(&at), "").expect("writes");
+                    }
+                    let seen = bed.see(&other).await.expect("is there as well");
+                    assert_eq!(Some(seen), bed.see(&at).await, "{mode:?}");
+                    let (one, two) = (bed.link(&at).await, bed.link(&other).await);
+                    assert!(Arc::ptr_eq(one.node(), two.node()), "one file, one set of opens");
+                    if round % 3 == 0 {
+                        fs::remove_file(scratch.share(&at)).expect("removes");
+                    } else {
+                        bed.remove(&other).await.expect("removes");
+                    }
+                    assert!(bed.see(&at).await.is_none() && bed.see(&other).await.is_none(), "{mode:?}");
                 }
             }
             bed.vfs.check_at_rest().await;

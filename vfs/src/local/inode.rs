@@ -177,10 +177,12 @@ impl Volume {
         }
     }
 
-    /// Whether no name in this directory changes but by a call of this kernel. Another file system than the root's, mounted below it,
-    /// is asked what it is.
+    /// Whether no name in this directory changes but by a call of this kernel that names it as it is told. Another file system than
+    /// the root's, mounted below it, is asked what it is. Where the file system itself takes spellings for one another, and by
+    /// other rules than ours, a change of one changes what others mean that the cache knows nothing of: nothing is believed there.
     pub(super) fn tells_changes(&self, dir: &Directory, fd: BorrowedFd<'_>) -> Result<bool> {
-        Ok(self.watched == Some(dir.key.device) || super::is_watched(&sys::statfs(fd)?))
+        let is_watched = self.watched == Some(dir.key.device) || super::is_watched(&sys::statfs(fd)?);
+        Ok(is_watched && !sys::folds(fd)?)
     }
 
     /// The directory's token: what changes with each change of a name in it.

@@ -332,6 +332,19 @@ pub(super) fn read_names(
     }
 }
 
+/// Whether the file system itself takes spellings of this directory's names for one another (`chattr +F`).
+pub(super) fn folds(dir: BorrowedFd<'_>) -> Call<bool> {
+    const FS_CASEFOLD_FL: u32 = 0x4000_0000;
+    let opened = open_at(dir, b".", OFlags::RDONLY | OFlags::DIRECTORY, 0, false)?;
+    count("ioctl");
+    match rustix::fs::ioctl_getflags(&opened) {
+        Ok(flags) => Ok(flags.bits() & FS_CASEFOLD_FL != 0),
+        // It has no such flags.
+        Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// A queue of changes of names, which never waits.
 pub(super) fn watcher() -> Call<OwnedFd> {
     count("inotify_init1");

@@ -967,3 +967,52 @@ async fn a_mark_that_tells_too_much_is_given_up() {
     fs::write(scratch.path("share/x"), "").unwrap();
     assert!(watcher.is_empty());
 }
+
+/// A directory in which the file system itself takes spellings for one another, and by rules of its own: what is believed
+/// of a name would not be put right by what is told of another spelling. So nothing is believed, and the storage's word
+/// counts.
+#[tokio::test]
+async fn directories_that_fold_by_themselves_are_not_believed() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.path("on")).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let done = std::process::Command::new(program).args(arguments).current_dir(&scratch.0).output();
+        done.is_ok_and(|done| done.status.success())
+    };
+    fs::File::create(scratch.path("image")).unwrap().set_len(16 << 20).unwrap();
+    let is_mounted = run("mkfs.ext4", &["-q", "-O", "casefold", "-E", "encoding=utf8", "image"])
+        && run("mount", &["-o", "loop", "image", "on"]);
+    if !is_mounted {
+        return eprintln!("not tested: no file system that folds by itself can be mounted here");
+    }
+    let _unmounts = Unmounts(scratch.path("on"));
+    fs::create_dir(scratch.path("on/d")).unwrap();
+    assert!(run("chattr", &["+F", "on/d"]));
+    let options = Options { coherence: Some(Coherence::Notify), ..Options::default() };
+    let local = Local::open(&scratch.path("on"), options).unwrap();
+    let vfs: Arc<Vfs<()>> = Vfs::new(crate::Options::default());
+    let root = vfs.mount(Arc::new(local), Fold::Insensitive).await.unwrap();
+    let name = |text: &str| Name::from_str(text).unwrap();
+    let dir = vfs.lookup_one(root.link().node(), &name("d")).await.unwrap().unwrap();
+    // A letter with its accent is one to us, and the same as the letter and then the accent to the file system.
+    for _ in 0..8 {
+        for spelling in ["caf\u{e9}", "cafe\u{301}", "CAFE\u{301}"] {
+            assert!(vfs.lookup_one(dir.node(), &name(spelling)).await.unwrap().is_none());
+        }
+    }
+    let made = vfs.create(dir.node(), &name("cafe\u{301}"), CreateHow::file(), |_, _| ()).await.unwrap();
+    assert!(matches!(made, Creation::Created { .. }));
+    for spelling in ["CAFE\u{301}", "caf\u{e9}"] {
+        assert!(vfs.lookup_one(dir.node(), &name(spelling)).await.unwrap().is_some(), "{spelling}");
+    }
+    let again = vfs.create(dir.node(), &name("caf\u{e9}"), CreateHow::file(), |_, _| ()).await;
+    assert!(!matches!(again, Ok(Creation::Created { .. })), "it is the same file");
+}
+
+struct Unmounts(PathBuf);
+
+impl Drop for Unmounts {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
