@@ -47,6 +47,16 @@ enum Step {
     List {
         dir: usize,
     },
+    /// Opened, and kept open; what is to go with its close goes then.
+    Open {
+        dir: usize,
+        name: usize,
+    },
+    /// The open with this number, from the last one on, is closed, with or without the name.
+    Close {
+        open: usize,
+        remove: bool,
+    },
     /// Made by somebody else.
     Plant {
         dir: usize,
@@ -71,6 +81,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => two.clone().prop_map(|((dir, name), (to_dir, to), replace)| Step::Rename { dir, name, to_dir, to, replace }),
         1 => two.prop_map(|((dir, name), (to_dir, to), replace)| Step::Link { dir, name, to_dir, to, replace }),
         1 => dir.prop_map(|dir| Step::List { dir }),
+        2 => place.clone().prop_map(|(dir, name)| Step::Open { dir, name }),
+        2 => (0..4_usize, any::<bool>()).prop_map(|(open, remove)| Step::Close { open, remove }),
         1 => place.clone().prop_map(|(dir, name)| Step::Plant { dir, name }),
         1 => place.prop_map(|(dir, name)| Step::Pluck { dir, name }),
     ];
@@ -125,6 +137,8 @@ struct Bed {
     planted: Vec<BackendNode>,
     model: Model,
     exclusive: bool,
+    /// What is open, and its object.
+    opens: Vec<(Arc<Link<()>>, u64)>,
 }
 
 impl Bed {
@@ -160,7 +174,7 @@ impl Bed {
             let found = storage.lookup(&root_node, &spelled.to_disk()).await.expect("looks up");
             planted.push(found.expect("is there").node);
         }
-        Bed { vfs, directories, storage, planted, model, exclusive }
+        Bed { vfs, directories, storage, planted, model, exclusive, opens: Vec::new() }
     }
 
     async fn look(&self, dir: usize, text: &str) -> Option<Arc<Link<()>>> {
@@ -197,6 +211,13 @@ impl Bed {
             Step::Remove { dir, name: n } => {
                 let Some(link) = self.look(dir, NAMES[n]).await else { return Ok(()) };
                 link.node().opens().set_delete_pending(&link, true);
+                if link.node().opens().open_count(&link) > 0 {
+                    // It goes with its last open, unless that is taken back.
+                    prop_assert_eq!(self.vfs.remove_link(&link).await, Ok(Removal::Kept));
+                    prop_assert_eq!(link.node().opens().attach(&link), Err(Attach::DeletePending));
+                    link.node().opens().set_delete_pending(&link, false);
+                    return Ok(());
+                }
                 prop_assert_eq!(self.vfs.remove_link(&link).await, Ok(Removal::Removed));
                 let spelled = self.model.pick(dir, NAMES[n]).expect("was there");
                 self.model.directories[dir].remove(&spelled);
@@ -253,6 +274,45 @@ impl Bed {
                 }
             }
             Step::List { dir } => self.check(dir).await?,
+            Step::Open { dir, name: n } => {
+                let Some(link) = self.look(dir, NAMES[n]).await else { return Ok(()) };
+                let attached = link.node().opens().attach_at(&link, &self.directories[dir], &name(NAMES[n]));
+                prop_assert_eq!(attached, Ok(()));
+                let object = self.model.object(dir, NAMES[n]).expect("was there").0;
+                self.opens.push((link, object));
+            }
+            Step::Close { open, remove } => {
+                if open >= self.opens.len() {
+                    return Ok(());
+                }
+                let (link, object) = self.opens.swap_remove(self.opens.len() - 1 - open);
+                let was_gone = link.is_gone();
+                let is_last = {
+                    let mut opens = link.node().opens();
+                    let others = opens.open_count(&link) > 1;
+                    // The flag of a handle; pending it becomes with the close.
+                    opens.set_delete_pending(&link, remove && !others);
+                    opens.detach(&link)
+                };
+                if !is_last {
+                    return Ok(());
+                }
+                let place = link.place().expect("stands somewhere");
+                let removed = self.vfs.remove_link(&link).await.expect("removes");
+                if was_gone {
+                    prop_assert_eq!(removed, Removal::AlreadyGone);
+                    return Ok(());
+                }
+                let dir = self.directories.iter().position(|dir| dir.id() == place.0.id());
+                let held = &mut self.model.directories[dir.expect("is one of them")];
+                let spelled = place.1.to_string();
+                // Others may have been quicker, and have put another object there.
+                let is_there = held.get(&spelled).is_some_and(|(held, _)| *held == object);
+                prop_assert_eq!(removed, if is_there { Removal::Removed } else { Removal::AlreadyGone });
+                if is_there {
+                    held.remove(&spelled);
+                }
+            }
             Step::Plant { dir, name: n } => {
                 let taken = !self.model.spellings(dir, NAMES[n]).is_empty();
                 let is_there = self.model.directories[dir].contains_key(NAMES[n]);
