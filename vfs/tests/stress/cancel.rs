@@ -7,10 +7,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use shoal_vfs::latency::Latency;
+use shoal_vfs::local::{self, Local};
 use shoal_vfs::memory::{Memory, MemoryOptions};
 use shoal_vfs::*;
 
-use crate::client::name;
+use crate::client::{check, name};
+use crate::storms::Scratch;
 
 /// Polls a future so often, and then gives it up.
 struct Polls<F> {
@@ -40,14 +42,34 @@ struct Bed {
     vfs: Arc<Vfs<u32>>,
     root: Root<u32>,
     storage: Arc<dyn Backend>,
+    /// Goes with the last of the bed.
+    _scratch: Option<Arc<Scratch>>,
+}
+
+/// What lies below.
+#[derive(Clone, Copy)]
+enum On {
+    Memory { exclusive: bool },
+    Disk,
 }
 
 impl Bed {
     /// `file`, `other`, `dir/`, `dir/inner`, `full/inner/`, `empty/`, known to a cache of which nothing is left.
-    async fn new(exclusive: bool) -> Bed {
-        let memory = Memory::new(MemoryOptions { exclusive, ..MemoryOptions::default() });
-        let slow: Arc<dyn Backend> = Arc::new(Latency::new(memory, Duration::from_millis(1)));
-        let bed = Bed::over(slow).await;
+    async fn new(on: On) -> Bed {
+        let (backend, scratch): (Arc<dyn Backend>, _) = match on {
+            On::Memory { exclusive } => {
+                (Memory::new(MemoryOptions { exclusive, ..MemoryOptions::default() }), None)
+            }
+            On::Disk => {
+                let scratch = Arc::new(Scratch::new("cancel"));
+                (
+                    Arc::new(Local::open(scratch.path(), local::Options::default()).expect("opens")),
+                    Some(scratch),
+                )
+            }
+        };
+        // Each call has to be waited for, so that there is something to drop.
+        let bed = Bed::over(Arc::new(Latency::new(backend, Duration::from_millis(1))), scratch).await;
         for (path, how) in [
             ("file", CreateHow::file()),
             ("other", CreateHow::file()),
@@ -60,13 +82,13 @@ impl Bed {
             let (dir, last) = bed.parent(path).await;
             bed.vfs.create(&dir, &last, how, |_, _| ()).await.expect("creates");
         }
-        Bed::over(bed.storage).await
+        Bed::over(bed.storage, bed._scratch).await
     }
 
-    async fn over(storage: Arc<dyn Backend>) -> Bed {
+    async fn over(storage: Arc<dyn Backend>, scratch: Option<Arc<Scratch>>) -> Bed {
         let vfs = Vfs::new(Options::default());
         let root = vfs.mount(Arc::clone(&storage), Fold::Insensitive).await.expect("mounts");
-        Bed { vfs, root, storage }
+        Bed { vfs, root, storage, _scratch: scratch }
     }
 
     async fn parent(&self, path: &str) -> (Arc<Node<u32>>, Name) {
@@ -139,6 +161,12 @@ impl Bed {
                 let link = self.look("file").await?;
                 self.vfs.open(&link, OpenHow { read: true, write: true }).await.map(drop)
             }
+            What::SetLength => {
+                let link = self.look("file").await?;
+                let file = self.vfs.open(&link, OpenHow { read: true, write: true }).await?;
+                file.set_metadata(&SetMetadata { size: Some(5), ..SetMetadata::default() }).await?;
+                file.metadata().await.map(|metadata| assert_eq!(metadata.size, 5))
+            }
             What::List => self.list("dir").await,
             What::Settled => {
                 let link = self.look("file").await?;
@@ -175,6 +203,7 @@ enum What {
     Metadata,
     Walk,
     Open,
+    SetLength,
     List,
     Settled,
     Quiesce,
@@ -195,12 +224,13 @@ enum What {
     LinkOnto,
 }
 
-const ALL: [What; 23] = [
+const ALL: [What; 24] = [
     What::Look,
     What::LookAbsent,
     What::Metadata,
     What::Walk,
     What::Open,
+    What::SetLength,
     What::List,
     What::Settled,
     What::Quiesce,
@@ -226,13 +256,13 @@ fn is_done_or_was(end: &Result<()>) -> bool {
     matches!(end, Ok(()) | Err(FsError::NotFound | FsError::Exists | FsError::Stale))
 }
 
-async fn drop_everywhere(exclusive: bool, contended: bool) {
+async fn drop_everywhere(on: On, contended: bool) {
     for what in ALL {
         let mut polls = 0;
         loop {
             polls += 1;
             assert!(polls < 200, "{what:?} never ends");
-            let bed = Bed::new(exclusive).await;
+            let bed = Bed::new(on).await;
             let peer = contended.then(|| {
                 let bed = bed.clone();
                 tokio::spawn(async move { bed.run(what).await })
@@ -255,7 +285,8 @@ async fn drop_everywhere(exclusive: bool, contended: bool) {
                 again.unwrap_or_else(|_| panic!("{what:?} dropped at {polls}: the next waits for ever"));
             assert!(is_done_or_was(&again), "{what:?} dropped at {polls}, again: {again:?}");
             bed.vfs.quiesce().await;
-            bed.vfs.check_at_rest().await;
+            // All of the tree, by the cache and by the storage.
+            check(&bed.vfs, &bed.root, &["file", "renamed", "other", "full", "empty"].map(name)).await;
             if let Some(end) = end {
                 assert!(is_done_or_was(&end), "{what:?}: {end:?}");
                 break;
@@ -267,20 +298,30 @@ async fn drop_everywhere(exclusive: bool, contended: bool) {
 
 #[tokio::test(start_paused = true)]
 async fn alone() {
-    drop_everywhere(true, false).await;
+    drop_everywhere(On::Memory { exclusive: true }, false).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn alone_where_others_write_too() {
-    drop_everywhere(false, false).await;
+    drop_everywhere(On::Memory { exclusive: false }, false).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn beside_another() {
-    drop_everywhere(true, true).await;
+    drop_everywhere(On::Memory { exclusive: true }, true).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn beside_another_where_others_write_too() {
-    drop_everywhere(false, true).await;
+    drop_everywhere(On::Memory { exclusive: false }, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn alone_on_the_real_file_system() {
+    drop_everywhere(On::Disk, false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_another_on_the_real_file_system() {
+    drop_everywhere(On::Disk, true).await;
 }

@@ -132,13 +132,19 @@ storms! {
 }
 
 /// A directory of the real file system that goes with the test.
-struct Scratch(std::path::PathBuf);
+pub struct Scratch(std::path::PathBuf);
 
 impl Scratch {
-    fn new(text: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("shoal-{text}-{}", std::process::id()));
+    pub fn new(text: &str) -> Scratch {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("shoal-{text}-{}-{next}", std::process::id()));
         std::fs::create_dir(&path).expect("a scratch directory");
         Scratch(path)
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        &self.0
     }
 
     fn local(&self) -> Arc<Local> {
