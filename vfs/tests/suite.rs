@@ -340,6 +340,7 @@ async fn renames(bed: &Bed) {
     assert!(bed.find(&a, "y").await.is_none());
     assert!(Arc::ptr_eq(&bed.find(&b, "z").await.expect("is there"), &link));
     assert_eq!(bed.path(&link), "/b/z");
+    assert_eq!(bed.vfs.counters().topology, 0, "a file is moved without the topology lock");
     assert_eq!(bed.list(&a).await, BTreeSet::new());
     assert_eq!(bed.list(&b).await, BTreeSet::from(["z".to_owned()]));
     let reopened = bed.vfs.open(&link, OpenHow { read: true, write: false }).await.expect("opens");
