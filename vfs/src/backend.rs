@@ -294,6 +294,10 @@ pub trait Backend: Send + Sync + 'static {
         replace: bool,
     ) -> Fut<'a, ()>;
 
+    /// A directory stands as `name` in `dir` from now on: a [`Backend::rename`] of ours has moved it there. Whoever notes where
+    /// directories stand notes it. Does not wait.
+    fn moved(&self, _node: &BackendNode, _dir: &BackendNode, _name: &DiskName) {}
+
     /// Gives the open file `node` another name.
     ///
     /// Called with the new name's claim and its directory's gate (shared).

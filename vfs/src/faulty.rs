@@ -319,6 +319,10 @@ impl Backend for Faulty {
         perhaps!(self, Verb::List, self.inner.names(dir, sink))
     }
 
+    fn moved(&self, node: &BackendNode, dir: &BackendNode, name: &DiskName) {
+        self.inner.moved(node, dir, name);
+    }
+
     fn watcher(&self) -> Option<Arc<dyn Watcher>> {
         self.inner.watcher()
     }

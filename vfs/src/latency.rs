@@ -69,6 +69,10 @@ impl Backend for Latency {
         later!(self, self.inner.names(dir, sink))
     }
 
+    fn moved(&self, node: &BackendNode, dir: &BackendNode, name: &DiskName) {
+        self.inner.moved(node, dir, name);
+    }
+
     fn watcher(&self) -> Option<Arc<dyn Watcher>> {
         self.inner.watcher()
     }

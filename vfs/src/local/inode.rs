@@ -414,7 +414,7 @@ impl Directory {
     }
 
     /// Notes where the directory was just found.
-    fn found_at(&self, place: Option<Place>) {
+    pub(super) fn found_at(&self, place: Option<Place>) {
         let mut known = self.place.lock();
         let (Some(found), Some(known)) = (place, known.as_mut()) else { return };
         if !known.parent.ptr_eq(&found.parent) || known.name != found.name {

@@ -404,6 +404,12 @@ impl Backend for Local {
         self.run(Verb::Lookup, move |volume| volume.lookup(&directory(&dir)?, &name))
     }
 
+    fn moved(&self, node: &BackendNode, dir: &BackendNode, name: &DiskName) {
+        if let (Ok(node), Ok(dir)) = (directory(node), directory(dir)) {
+            node.found_at(Some(Place { parent: Arc::downgrade(&dir), name: name.clone() }));
+        }
+    }
+
     fn identify<'a>(&'a self, dir: &'a BackendNode, name: &'a DiskName) -> Fut<'a, Option<BackendKey>> {
         let (dir, name) = (dir.clone(), name.clone());
         self.run(Verb::Lookup, move |_| {

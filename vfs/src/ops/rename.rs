@@ -510,6 +510,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         let opens = link.node().opens();
         if link.node().kind() == Kind::Directory {
+            let mount = &place.dir.mount;
+            mount.backend.moved(&link.node().be, &place.dir.be, &place.name.to_disk());
             self.restructure(|| link.set_place(place.clone()));
         } else {
             link.set_place(place.clone());
