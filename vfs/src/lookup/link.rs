@@ -7,7 +7,7 @@
 //! [`Opens`](crate::opens::Opens) alone, and are atomic only for want of a cell that knows of that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 
 use super::evict::ARC;
 use crate::fold::FoldedName;
@@ -56,6 +56,8 @@ pub struct Link<F> {
     /// For everything but a directory; a directory's only place is its node's.
     place: Mutex<Option<Place<F>>>,
     marks: AtomicU8,
+    /// How often it was moved: who has moved away and back is not where he was all the time.
+    moves: AtomicU16,
     opens: AtomicU32,
 }
 
@@ -65,6 +67,7 @@ impl<F> Link<F> {
             node,
             place: mutex(Level::Place, None),
             marks: AtomicU8::new(0),
+            moves: AtomicU16::new(0),
             opens: AtomicU32::new(0),
         };
         link.node.budget().add(ARC + size_of::<Self>());
@@ -87,6 +90,11 @@ impl<F> Link<F> {
         &self.node
     }
 
+    /// Another number after each move. Read before the place.
+    pub(crate) fn moves(&self) -> u16 {
+        self.moves.load(Ordering::Acquire)
+    }
+
     pub(crate) fn place_now(&self) -> Option<Place<F>> {
         self.place_cell().lock().clone()
     }
@@ -95,6 +103,7 @@ impl<F> Link<F> {
     pub(crate) fn set_place(&self, place: Place<F>) {
         self.node.budget().add(place.heap_bytes());
         let old = self.place_cell().lock().replace(place);
+        self.moves.fetch_add(1, Ordering::Release);
         self.node.budget().sub(old.as_ref().map_or(0, Place::heap_bytes));
         // Outside the lock: the directory may end here.
         drop(old);

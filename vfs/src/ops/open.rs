@@ -21,6 +21,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let node = link.node();
         let backend = &node.mount.backend;
         for _ in 0..TRIES {
+            let moves = link.moves();
             let place = link.place_now();
             let opened = match &place {
                 Some(place) => {
@@ -35,8 +36,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let Some(before) = place else { return Err(FsError::Stale) };
             // A rename of our own may be half done.
             self.settled(link).await;
-            let moved = link.place_now().is_none_or(|now| !now.same(&before));
-            if !moved || link.is_gone() {
+            if link.is_gone() {
+                // The mark comes before the removal, and may have come just now: others still find the name. Nobody is told that
+                // it is gone until nobody is told that it is there.
+                self.settled(link).await;
+            }
+            if link.moves() == moves || link.is_gone() {
                 self.suspect_if_foreign(&before);
                 return Err(FsError::Stale);
             }

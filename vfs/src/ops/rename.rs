@@ -688,7 +688,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
             match outcome {
                 Ok(made) => return Ok(made),
                 Err(FsError::Exists | FsError::Stale) if !contradicted => contradicted = true,
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    if matches!(error, FsError::NotFound | FsError::Stale) {
+                        // The file's last name is being removed: nobody is told of that before all are.
+                        self.settled(link).await;
+                    }
+                    return Err(error.into());
+                }
             }
         }
     }
