@@ -12,6 +12,7 @@
 mod file;
 mod inode;
 mod mark;
+mod moves;
 mod read_dir;
 mod run;
 mod sys;

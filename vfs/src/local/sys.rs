@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, Rlimit};
 
+use super::moves::Cookie;
 use crate::backend::Change;
 use crate::error::FsError;
 
@@ -372,11 +373,12 @@ pub(super) fn queued(watcher: BorrowedFd<'_>) -> Call<u64> {
     rustix::io::ioctl_fionread(watcher)
 }
 
-/// One read of a queue of changes; how many bytes they were. Zero: it was empty.
+/// One read of a queue of changes, each with its cookie, which the two halves of a move share; how many bytes they were. Zero: it
+/// was empty.
 pub(super) fn read_changes(
     watcher: BorrowedFd<'_>,
     space: &mut [MaybeUninit<u8>],
-    each: &mut dyn FnMut(Change<'_>),
+    each: &mut dyn FnMut(Change<'_>, Cookie),
 ) -> Call<usize> {
     count("read");
     let mut changes = inotify::Reader::new(watcher, space);
@@ -387,7 +389,8 @@ pub(super) fn read_changes(
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
             Ok(event) => {
-                let (watch, flags) = (event.wd(), event.events());
+                let (watch, flags, cookie) = (event.wd(), event.events(), event.cookie());
+                let mut each = |change: Change<'_>| each(change, cookie);
                 let name = event.file_name().map(|name| name.to_bytes());
                 // Its head, and the name with its NUL, filled up to the next head's alignment.
                 read += 16 + name.map_or(0, |name| (name.len() + 1).next_multiple_of(16));

@@ -965,6 +965,32 @@ async fn system_calls_behind_the_cache() {
     calls!(vfs.look_up_path(&root, &path("a/b/absent too")), "ioctl");
 }
 
+/// A file that is renamed again and again leaves names behind that are known to be absent: however many they are, its directory
+/// is not read for them.
+#[tokio::test]
+async fn many_renames_need_no_search() {
+    let _alone = ALONE.lock().await;
+    let scratch = Scratch::new();
+    fs::write(scratch.path("file 0"), "").unwrap();
+    let Cached { vfs, root } = Cached::of(&scratch).await;
+    let top = root.link();
+    let dir = top.node();
+    let name = |text: &str| Name::from_str(text).unwrap();
+    for absent in ["x", "y", "z"] {
+        assert!(vfs.lookup_one(dir, &name(absent)).await.unwrap().is_none());
+        tokio::task::yield_now().await;
+    }
+    let link = vfs.lookup_one(dir, &name("file 0")).await.unwrap().unwrap();
+    sys::take_calls();
+    for number in 1..=6_000 {
+        let to = name(&format!("file {number}"));
+        vfs.rename(&link, dir, &to, false, |_| Ok::<_, ()>(())).await.unwrap();
+    }
+    let searches = sys::take_calls().into_iter().filter(|call| *call == "getdents64").count();
+    assert_eq!(searches, 0);
+    assert!(vfs.lookup_one(dir, &name("FILE 3000")).await.unwrap().is_none());
+}
+
 /// A mark that tells more of what others do elsewhere than it is worth is given up, and what it told of is looked up each
 /// time from then on.
 #[tokio::test]

@@ -4,12 +4,11 @@
 //! their order; two in a row that look alike become one. If there are more than its queue holds it says so once, and the
 //! watches go on. Only file systems no name of which changes but by a call of this kernel are watched.
 //!
-//! Of two names that are exchanged it tells as of two moves in a row, and of the second name first that something came and
-//! then that something went: who sees these two in a row does not know whether the name is there.
+//! Of two names that are exchanged it tells as of two moves in a row: see [`moves`](super::moves).
 //!
 //! Directories for which there is no watch left are told of by the mark of their file system (`mark`), where that may be.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock, Weak};
@@ -19,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::inode::{Directory, Volume};
 use super::mark::Mark;
+use super::moves::Moves;
 use super::sys;
 use crate::backend::{BackendNode, Change, WatchId, Watcher};
 use crate::error::{FsError, Result};
@@ -40,8 +40,7 @@ pub(super) struct Queue {
     /// The watches that there are, and how many there may be.
     watches: Mutex<HashSet<WatchId, RandomState>>,
     watches_max: usize,
-    /// Of each directory of which that was the last change: the name that something was moved to.
-    moved_to: Mutex<HashMap<WatchId, Vec<u8>, RandomState>>,
+    moves: Mutex<Moves>,
     mark: Mark,
 }
 
@@ -52,7 +51,7 @@ impl Queue {
             fd: OnceLock::new(),
             watches: Mutex::default(),
             watches_max,
-            moved_to: Mutex::default(),
+            moves: Mutex::default(),
             mark: Mark::default(),
         }
     }
@@ -63,35 +62,22 @@ impl Queue {
 
     fn read_watches(&self, fd: &OwnedFd, each: &mut dyn FnMut(Change<'_>)) {
         let mut space = [MaybeUninit::uninit(); SPACE];
-        let mut moved_to = self.moved_to.lock();
-        let mut told = |change: Change<'_>| match change {
-            Change::MovedTo(watch, name) => {
-                moved_to.insert(watch, name.to_vec());
-                each(change);
-            }
-            Change::MovedFrom(watch, name) if moved_to.remove(&watch).is_some_and(|to| to == name) => {
-                each(Change::Unsure(watch, name));
-            }
-            Change::Created(watch, _)
-            | Change::Removed(watch, _)
-            | Change::MovedFrom(watch, _)
-            | Change::Ended(watch) => {
-                moved_to.remove(&watch);
-                if matches!(change, Change::Ended(_)) {
+        let mut moves = self.moves.lock();
+        loop {
+            let read = sys::read_changes(sys::borrow(fd), &mut space, &mut |change, cookie| {
+                if let Change::Ended(watch) = change {
                     self.watches.lock().remove(&watch);
                 }
-                each(change);
-            }
-            Change::Unsure(..) | Change::Moved(_) | Change::Lost => each(change),
-        };
-        loop {
-            match sys::read_changes(sys::borrow(fd), &mut space, &mut told) {
+                moves.told(change, cookie, each);
+            });
+            match read {
                 // As long as one more would have fitted, that was all.
-                Ok(read) if read + LARGEST <= SPACE => return,
+                Ok(read) if read + LARGEST <= SPACE => return moves.ended(each),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "the queue of changes cannot be read");
-                    return told(Change::Lost);
+                    moves.ended(each);
+                    return each(Change::Lost);
                 }
             }
         }
