@@ -2,7 +2,7 @@
 //!
 //! A handler returns a [`Reply`]. A [`ReplyFrame`] turns the replies of a chain into one frame: headers, padding,
 //! NextCommand, signatures, encryption. The data of a large READ is not copied into it: it goes out as a segment of
-//! its own, and is signed where it lies.
+//! its own, signed where it lies or encrypted from there.
 
 use std::sync::Arc;
 
@@ -125,7 +125,7 @@ impl ReplyFrame {
         };
         header.encode_unknown(number, &mut self.buffer);
         match body {
-            Response::Read(read) if self.encryption.is_none() && read.data.len() >= SEGMENT_MIN => {
+            Response::Read(read) if read.data.len() >= SEGMENT_MIN => {
                 read.encode_fixed(&mut self.buffer);
                 self.tail = read.data.clone();
             }
@@ -147,11 +147,11 @@ impl ReplyFrame {
         self.sign();
         self.messages = 0;
         let mut buffer = self.buffer.split();
-        let tail = std::mem::take(&mut self.tail);
+        let mut tail = std::mem::take(&mut self.tail);
         let prefix = frame::prefix(buffer.len() - frame::HEADER + tail.len());
         buffer[..frame::HEADER].copy_from_slice(&prefix);
         if let Some(session) = &self.encryption {
-            seal(session, &mut buffer[frame::HEADER..])?;
+            tail = seal(session, &mut buffer[frame::HEADER..], tail)?;
         }
         Some(Frame { head: buffer.freeze(), tail, charge: None })
     }
@@ -171,20 +171,28 @@ impl ReplyFrame {
     }
 }
 
-/// Encrypts `payload`, which has room for the transform header at its start: 3.1.4.3.
-fn seal(session: &Session, payload: &mut [u8]) -> Option<()> {
+/// Encrypts `payload`, which has room for the transform header at its start, and the data behind it: 3.1.4.3.
+fn seal(session: &Session, payload: &mut [u8], tail: Bytes) -> Option<Bytes> {
     let ciphers = session.ciphers()?;
     let (header_bytes, data) = payload.split_at_mut(TransformHeader::LEN);
     let mut header = TransformHeader {
         signature: [0; 16],
         nonce: ciphers.nonces.next()?,
-        original_message_size: data.len() as u32,
+        original_message_size: (data.len() + tail.len()) as u32,
         flags: TransformHeader::ENCRYPTED,
         session_id: session.id,
     };
-    header.signature = ciphers.encryption.seal_in_place(&header.nonce, &header.aad(), data);
+    let (nonce, aad) = (header.nonce, header.aad());
+    let sealed = if tail.is_empty() {
+        header.signature = ciphers.encryption.seal_in_place(&nonce, &aad, data);
+        tail
+    } else {
+        let (sealed, signature) = ciphers.encryption.seal_with_tail(&nonce, &aad, data, &tail);
+        header.signature = signature;
+        sealed.into()
+    };
     let mut encoded = BytesMut::with_capacity(TransformHeader::LEN);
     header.encode(&mut encoded);
     header_bytes.copy_from_slice(&encoded);
-    Some(())
+    Some(sealed)
 }

@@ -124,6 +124,38 @@ impl CipherKey {
         }
     }
 
+    /// [`CipherKey::seal_in_place`] of `head` with `tail` behind it. Only `head` is encrypted in place; what becomes of `tail`,
+    /// which may be shared, is returned with the tag of both. With GCM that is no copy more: the cipher reads the one
+    /// and writes the other.
+    ///
+    /// # Panics
+    ///
+    /// As [`CipherKey::seal_in_place`].
+    #[must_use]
+    pub fn seal_with_tail(
+        &self,
+        nonce: &[u8],
+        aad: &[u8],
+        head: &mut [u8],
+        tail: &[u8],
+    ) -> (Vec<u8>, [u8; 16]) {
+        let Prepared::Gcm(key) = &self.prepared else {
+            let mut whole = [&*head, tail].concat();
+            let tag = self.seal_in_place(nonce, aad, &mut whole);
+            let (sealed_head, sealed_tail) = whole.split_at(head.len());
+            head.copy_from_slice(sealed_head);
+            return (sealed_tail.to_vec(), tag);
+        };
+        let nonce = Nonce::try_assume_unique_for_key(&nonce[..self.cipher.nonce_length()]);
+        let nonce = nonce.expect("the length is GCM's");
+        let mut sealed = vec![0; tail.len() + key.algorithm().tag_len()];
+        key.seal_in_place_scatter(nonce, Aad::from(aad), head, tail, &mut sealed)
+            .expect("a frame is far below GCM's limit");
+        let tag = *sealed.last_chunk().expect("the tag is behind the data");
+        sealed.truncate(tail.len());
+        (sealed, tag)
+    }
+
     /// Decrypts `data` in place. False when it was not sealed with this key, nonce, `aad` and tag: then
     /// nothing may be made of `data`, which holds neither the one nor the other any more.
     #[must_use]
@@ -298,6 +330,21 @@ mod tests {
             hex("522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa
                  8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662")
         );
+    }
+
+    #[test]
+    fn a_tail_is_sealed_as_if_it_were_in_place() {
+        for cipher in ALL {
+            let key = CipherKey::new(cipher, &[3; 32]);
+            let nonce = NonceCounter::new().next().unwrap();
+            for (head, tail) in [(0, 0), (80, 0), (0, 80), (80, 4096), (81, 15), (17, 100_001)] {
+                let mut whole: Vec<u8> = (0..head + tail).map(|i| i as u8).collect();
+                let (mut first, second) = (whole[..head].to_vec(), whole[head..].to_vec());
+                let (sealed, tag) = key.seal_with_tail(&nonce, b"header", &mut first, &second);
+                assert_eq!(tag, key.seal_in_place(&nonce, b"header", &mut whole), "{cipher:?}");
+                assert_eq!([first, sealed].concat(), whole, "{cipher:?}: {head} and {tail}");
+            }
+        }
     }
 
     #[test]
