@@ -72,6 +72,10 @@ fn is_separator(unit: u16) -> bool {
 
 /// Splits `name:stream:type` off the last component (MS-FSCC 2.1.5.3). This server has the unnamed stream only.
 fn split_stream(units: &[u16]) -> Result<(&[u16], StreamName, bool), NtStatus> {
+    // Without a way out of the loop, so that it takes several units at a time.
+    if !units.iter().fold(false, |any, &unit| any | (unit == COLON)) {
+        return Ok((units, StreamName::Unnamed, false));
+    }
     let last = units.iter().rposition(|&unit| is_separator(unit)).map_or(0, |at| at + 1);
     let Some(colon) = units[last..].iter().position(|&unit| unit == COLON) else {
         return Ok((units, StreamName::Unnamed, false));

@@ -54,6 +54,18 @@ impl Packed {
         }
     }
 
+    /// Units of UTF-16 that are all ASCII.
+    fn from_ascii(units: &[u16]) -> Packed {
+        let mut inline = [0; INLINE];
+        match inline.get_mut(..units.len()) {
+            Some(space) => {
+                space.iter_mut().zip(units).for_each(|(byte, unit)| *byte = *unit as u8);
+                Packed::Inline { bytes: inline, length: LENGTHS[units.len()] }
+            }
+            None => Packed::Heap(units.iter().map(|unit| *unit as u8).collect()),
+        }
+    }
+
     #[inline]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
@@ -220,16 +232,37 @@ const fn is_forbidden(byte: u8) -> bool {
     matches!(byte, 0x01..=0x1F | b'"' | b'*' | b':' | b'<' | b'>' | b'?' | b'\\' | b'|')
 }
 
-/// What no name of a client's has: the forbidden bytes, `/` and NUL.
-static UNSPEAKABLE: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] = is_forbidden(byte as u8) || matches!(byte as u8, 0 | b'/');
-        byte += 1;
+/// No name of a client's has this byte: a forbidden one, `/` or NUL.
+const UNSPEAKABLE: u8 = 1;
+/// It begins the encoding of a private-use code point, among others.
+const PRIVATE: u8 = 2;
+const NOT_ASCII: u8 = 4;
+
+/// What is to be known of each byte, so that a name is looked through once.
+static CLASSES: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut at = 0;
+    while at < table.len() {
+        let byte = at as u8;
+        if is_forbidden(byte) || matches!(byte, 0 | b'/') {
+            table[at] |= UNSPEAKABLE;
+        }
+        if byte == 0xEF {
+            table[at] |= PRIVATE;
+        }
+        if !byte.is_ascii() {
+            table[at] |= NOT_ASCII;
+        }
+        at += 1;
     }
     table
 };
+
+/// All that is to be known of any of the bytes.
+#[inline]
+fn classes(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |all, byte| all | CLASSES[usize::from(*byte)])
+}
 
 const fn is_forbidden_at_the_end(byte: u8) -> bool {
     matches!(byte, b' ' | b'.')
@@ -278,10 +311,9 @@ impl Name {
         if units.len() > NAME_UNITS_MAX {
             return Err(NameError::TooLong);
         }
-        if units.iter().all(|unit| *unit < 0x80) {
-            let mut ascii = [0; NAME_UNITS_MAX];
-            ascii.iter_mut().zip(units).for_each(|(byte, unit)| *byte = *unit as u8);
-            return Name::checked(Packed::new(&ascii[..units.len()]));
+        // Without a way out of the loop, so that it takes several units at a time.
+        if units.iter().fold(0, |all, unit| all | unit) < 0x80 {
+            return Name::checked(Packed::from_ascii(units));
         }
         let mut out = Builder::new();
         for c in char::decode_utf16(units.iter().copied()) {
@@ -312,12 +344,13 @@ impl Name {
             b"." | b".." => return Err(NameError::Dot),
             _ => {}
         }
-        if bytes.iter().fold(false, |any, byte| any | UNSPEAKABLE[usize::from(*byte)]) {
+        let classes = classes(bytes);
+        if classes & UNSPEAKABLE != 0 {
             return Err(NameError::Forbidden);
         }
         // Only a name with a private-use code point, or with a plain dot or space at its end, has a second spelling.
         let is_canonical =
-            !bytes.contains(&0xEF) && !bytes.last().copied().is_some_and(is_forbidden_at_the_end);
+            classes & PRIVATE == 0 && !bytes.last().copied().is_some_and(is_forbidden_at_the_end);
         if is_canonical {
             return Ok(Name(spelled));
         }
@@ -334,8 +367,8 @@ impl Name {
         debug_assert!(
             !matches!(disk, b"" | b"." | b"..") && !disk.iter().any(|byte| matches!(byte, 0 | b'/'))
         );
-        let plain = disk.iter().all(|byte| byte.is_ascii() && !is_forbidden(*byte));
-        if plain && !disk.last().copied().is_some_and(is_forbidden_at_the_end) {
+        let is_plain = classes(disk) & (UNSPEAKABLE | NOT_ASCII) == 0;
+        if is_plain && !disk.last().copied().is_some_and(is_forbidden_at_the_end) {
             return Name(Packed::new(disk));
         }
         let mut out = Builder::new();
@@ -373,7 +406,7 @@ impl Name {
     pub fn to_disk(&self) -> DiskName {
         let bytes = self.as_wtf8();
         // U+F0xx is EF 80 80 to EF 83 BF.
-        if !bytes.contains(&0xEF) {
+        if classes(bytes) & PRIVATE == 0 {
             return DiskName(self.0.clone());
         }
         let mut out = Builder::new();

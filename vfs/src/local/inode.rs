@@ -6,12 +6,12 @@
 //! meanwhile that fails with `Stale`, and the cache's next lookup finds the directory at its new place and tells us.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use ahash::RandomState;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, Statx, StatxFlags, StatxTimestamp};
