@@ -5,7 +5,7 @@
 //! nobody waits for anybody, hundreds if a lock of the directory lets one in at a time, which the same server does with
 //! `directory_lock`. Creates are the CREATE alone, renames the SET_INFO on handles that are open, removals the CLOSE of
 //! handles whose file is to go. Then the same clients work in one directory of a share in memory and in 64 of them, in
-//! turns: there the processor is what all wait for, and one directory should do as well as many.
+//! short turns: there the processor is what all wait for, and one directory should do as well as many.
 //!
 //! What the acknowledgements say must be what a listing shows, or the command fails; the timings fail it with `--demand`.
 
@@ -35,7 +35,7 @@ pub struct Options {
     /// Rounds of each measurement; their median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How long each turn in one directory and in many takes, in seconds
+    /// How long the turns of a round in one directory take, and those in many, in seconds
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Draw the results into this directory, as parallel.svg and parallel-directories.svg
@@ -61,6 +61,10 @@ const REQUESTS: usize = 4;
 const CONNECTIONS: usize = 16;
 const AT_ONCE: usize = CLIENTS * REQUESTS;
 const DELAY: Duration = Duration::from_millis(5);
+/// One directory and many have so many turns each in a round.
+const TURNS: u32 = 4;
+/// What is made ready for a turn, so that nothing is made ready within it.
+const ROUND: u64 = 32_768;
 /// How many requests at a time the picture has.
 const STEPS: [usize; 5] = [1, 4, 16, 64, 256];
 const VERBS: [&str; 3] = ["creates", "renames", "removes"];
@@ -119,11 +123,14 @@ pub fn run(checks: &mut Checks, options: &Options) {
     let mut rates = [Vec::new(), Vec::new()];
     for (verb, mix) in [("creates", Mix::Create), ("renames", Mix::Rename)] {
         checks.check(&format!("parallel: {verb} in one directory and in {CLIENTS}"), || {
-            let [one, many] = one_and_many(verb, mix, options)?;
+            let OneAndMany { rates: [one, many], ratio, cpu } = one_and_many(verb, mix, options)?;
             rates[0].push(Some(one));
             rates[1].push(Some(many));
-            let ratio = one / many;
             println!("{verb} one directory: {one:.0}/s, {CLIENTS} directories: {many:.0}/s");
+            println!(
+                "{verb} one directory: {:.1} us of CPU, {CLIENTS} directories: {:.1} us",
+                cpu[0], cpu[1]
+            );
             println!("{verb} one directory / many directories: {ratio:.2}");
             demand(!options.demand || ratio >= ONE_TO_MANY_MIN, || {
                 format!(
@@ -344,36 +351,60 @@ impl Fleet {
     }
 }
 
-/// The rates in one directory and in many, measured in turns.
-fn one_and_many(verb: &str, mix: Mix, options: &Options) -> Result<[f64; 2], Failure> {
+/// What one directory and many did, in turns.
+struct OneAndMany {
+    /// Medians, a second.
+    rates: [f64; 2],
+    /// The median of what each two turns that followed each other give.
+    ratio: f64,
+    /// Medians of the server's processor time for an operation, in microseconds.
+    cpu: [f64; 2],
+}
+
+/// The rates in one directory and in many, in short turns: what else the machine does changes from second to second, and
+/// two turns that follow each other have the same of it.
+fn one_and_many(verb: &str, mix: Mix, options: &Options) -> Result<OneAndMany, Failure> {
     let scratch = Scratch::new("parallel");
     let mut server = start(&scratch, Lock::Claims)?;
     let kinds = [Directories::One, Directories::Many(CLIENTS)];
-    let mut rates = [Vec::new(), Vec::new()];
-    let time = Duration::from_secs_f64(options.seconds.clamp(0.05, 3600.0));
+    let (mut rates, mut cpu) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let turn = Limit::Time(Duration::from_secs_f64(options.seconds.clamp(0.05, 3600.0) / f64::from(TURNS)));
     runtime(CONNECTIONS)?.block_on(async {
-        for _ in 0..options.rounds.max(1) {
-            for (kind, rates) in kinds.into_iter().zip(&mut rates) {
-                let plan = Plan {
-                    clients: CLIENTS,
-                    connections: CONNECTIONS,
-                    depth: REQUESTS,
-                    directories: kind,
-                    round: 16_384,
-                    ..Plan::new(server.address, "memory", mix)
-                };
-                let mut prepared = prepare(&plan).await.map_err(|e| e.to_string())?;
-                let outcome = prepared.measure(Limit::Time(time)).await.map_err(|e| e.to_string())?;
-                prepared.finish().await.map_err(|e| format!("cleaning up: {e}"))?;
+        let mut prepared = Vec::new();
+        for directories in kinds {
+            let plan = Plan {
+                clients: CLIENTS,
+                connections: CONNECTIONS,
+                depth: REQUESTS,
+                directories,
+                round: ROUND,
+                ..Plan::new(server.address, "memory", mix)
+            };
+            prepared.push(prepare(&plan).await.map_err(|e| e.to_string())?);
+        }
+        for number in 0..options.rounds.max(1) as u32 * TURNS {
+            // Each is first as often as second.
+            let order = if number % 2 == 0 { [0, 1] } else { [1, 0] };
+            for which in order {
+                let prepared = &mut prepared[which];
+                prepared.restock(ROUND).await.map_err(|e| e.to_string())?;
+                let before = server.processes().cpu()?;
+                let outcome = prepared.measure(turn).await.map_err(|e| e.to_string())?;
+                let used = server.processes().cpu()?.since(&before);
                 demand(outcome.errors.is_empty(), || format!("{verb}: {:?}", outcome.errors))?;
-                rates.push(outcome.rate());
+                rates[which].push(outcome.rate());
+                cpu[which].push(used.as_secs_f64() * 1e6 / outcome.operations.max(1) as f64);
             }
+        }
+        for prepared in prepared {
+            prepared.finish().await.map_err(|e| format!("cleaning up: {e}"))?;
         }
         Ok::<(), Failure>(())
     })?;
     server.must_run()?;
     server.stop()?;
-    Ok(rates.map(median))
+    let ratio = median(rates[0].iter().zip(&rates[1]).map(|(one, many)| one / many));
+    Ok(OneAndMany { rates: rates.map(median), ratio, cpu: cpu.map(median) })
 }
 
 #[cfg(test)]
