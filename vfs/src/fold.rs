@@ -7,8 +7,9 @@
 //! the file system; a client that folds a name more finely or more coarsely than we do would see two files or none, so the table is
 //! pinned: a test holds a checksum over all 65,536 units.
 
-use crate::name::{Builder, Name, Packed, decode};
+use crate::name::{Builder, Name, Packed, Words, decode, same_words};
 use std::fmt;
+use std::hash::Hasher;
 
 /// (first, last, step, distance): each unit from `first` to `last` in steps of `step` maps to itself plus `distance`.
 #[rustfmt::skip]
@@ -90,15 +91,27 @@ pub enum Fold {
 
 impl Fold {
     /// The form of `name` that is the same for all names that this fold holds to be the same.
-    #[inline]
     pub fn fold(&self, name: &Name) -> FoldedName {
-        match self {
-            Fold::Sensitive => FoldedName(name.packed().clone()),
-            Fold::Insensitive => FoldedName(match name.packed().upcase_ascii() {
-                Some(upper) => upper,
-                None => fold_bytes(name.as_wtf8()),
-            }),
-        }
+        self.folded(name).into_name()
+    }
+
+    /// [`Fold::fold`], to look something up by.
+    #[inline]
+    pub(crate) fn folded(&self, name: &Name) -> Folded {
+        let words = name.packed().words();
+        let folded = match self {
+            Fold::Sensitive => words,
+            Fold::Insensitive => words.and_then(upcase_ascii),
+        };
+        folded.map_or_else(|| self.folded_slowly(name), Folded::Short)
+    }
+
+    #[inline(never)]
+    fn folded_slowly(&self, name: &Name) -> Folded {
+        Folded::of(&FoldedName(match self {
+            Fold::Sensitive => name.packed().clone(),
+            Fold::Insensitive => fold_bytes(name.as_wtf8()),
+        }))
     }
 
     /// Do these two spell the same name?
@@ -116,7 +129,24 @@ impl Fold {
     }
 }
 
-#[inline(never)]
+/// The name in upper case, if it is all ASCII: eight characters at a time, and no branch for any of them. The length, in the last byte,
+/// is no letter and stays.
+#[inline]
+fn upcase_ascii(words: Words) -> Option<Words> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = EACH * 0x80;
+    let [a, b, c, d, e] = words;
+    if (a | b | c | d | e) & HIGH != 0 {
+        return None;
+    }
+    Some(words.map(|word| {
+        // The highest bit of each byte that is 'a' or more, and of each that is more than 'z'.
+        let from_a = word.wrapping_add(EACH * (0x80 - b'a' as u64));
+        let beyond_z = word.wrapping_add(EACH * (0x7F - b'z' as u64));
+        word ^ ((from_a ^ beyond_z) & HIGH) >> 2
+    }))
+}
+
 fn fold_bytes(bytes: &[u8]) -> Packed {
     let mut out = Builder::new();
     if bytes.is_ascii() {
@@ -153,6 +183,52 @@ impl FoldedName {
     }
 }
 
+/// A [`FoldedName`] on its way to what is kept under it: a short one in words, which stay in registers and need no heap.
+pub(crate) enum Folded {
+    Short(Words),
+    Long(FoldedName),
+}
+
+impl Folded {
+    #[inline]
+    pub(crate) fn of(name: &FoldedName) -> Folded {
+        name.0.words().map_or_else(|| Folded::Long(name.clone()), Folded::Short)
+    }
+
+    pub(crate) fn into_name(self) -> FoldedName {
+        match self {
+            Folded::Short(words) => FoldedName(Packed::from_words(words)),
+            Folded::Long(name) => name,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is(&self, name: &FoldedName) -> bool {
+        match self {
+            Folded::Short(words) => name.0.words().is_some_and(|name| same_words(words, &name)),
+            Folded::Long(long) => long == name,
+        }
+    }
+
+    /// Feeds a hasher with it and with the number of what it is looked for in.
+    #[inline]
+    pub(crate) fn hash_within<H: Hasher>(&self, within: u64, state: &mut H) {
+        let mut pair = |low: u64, high: u64| state.write_u128(u128::from(low) | u128::from(high) << 64);
+        match self {
+            // Of a fixed length. A hasher multiplies once a pair, and these do not wait for each other.
+            Folded::Short([a, b, c, d, e]) => {
+                pair(*a, *b);
+                pair(*c, *d);
+                pair(*e, within);
+            }
+            Folded::Long(name) => {
+                state.write(name.as_bytes());
+                state.write_u64(within);
+            }
+        }
+    }
+}
+
 impl std::borrow::Borrow<[u8]> for FoldedName {
     fn borrow(&self) -> &[u8] {
         self.as_bytes()
@@ -167,6 +243,10 @@ impl fmt::Debug for FoldedName {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn folded(name: &str) -> FoldedName {
@@ -222,16 +302,90 @@ mod tests {
         }
     }
 
+    /// What is looked for under `folded` is what is kept under `slow`, and nothing else; and it hashes alike.
+    fn assert_is(folded: &Folded, slow: &FoldedName) {
+        let hash = |folded: &Folded| {
+            let mut state = ahash::RandomState::with_seeds(1, 2, 3, 4).build_hasher();
+            folded.hash_within(7, &mut state);
+            state.finish()
+        };
+        assert!(folded.is(slow), "{slow:?}");
+        assert_eq!(hash(folded), hash(&Folded::of(slow)), "{slow:?}");
+        let mut other = slow.as_bytes().to_vec();
+        for at in 0..other.len() {
+            other[at] ^= 1;
+            assert!(!folded.is(&FoldedName(Packed::new(&other))), "{slow:?} with another byte {at}");
+            other[at] ^= 1;
+        }
+        other.pop();
+        assert!(!folded.is(&FoldedName(Packed::new(&other))), "{slow:?} without its last byte");
+    }
+
+    fn assert_both_ways(name: &Name) {
+        let slow = FoldedName(fold_bytes(name.as_wtf8()));
+        assert_is(&Fold::Insensitive.folded(name), &slow);
+        assert_is(&Fold::Sensitive.folded(name), &FoldedName(name.packed().clone()));
+        for (fold, expected) in [(Fold::Insensitive, slow.as_bytes()), (Fold::Sensitive, name.as_wtf8())] {
+            assert_eq!(fold.fold(name).as_bytes(), expected);
+            assert!(fold.fold(name) == FoldedName(Packed::new(expected)));
+        }
+    }
+
     #[test]
-    fn the_fast_way_is_the_slow_way() {
-        for length in 1..=60 {
-            for unit in (0x20..0x7F).chain(['é', 'ж', 'ɐ', '𝄞'].map(u32::from)) {
-                let mut text: String = "aZ@[`{z".chars().cycle().take(length - 1).collect();
-                text.extend(char::from_u32(unit));
-                let Ok(name) = Name::from_str(&text) else { continue };
-                let folded = Fold::Insensitive.fold(&name);
-                assert_eq!(folded.as_bytes(), fold_bytes(name.as_wtf8()).as_bytes(), "{text}");
-                assert!(*folded.packed() == fold_bytes(name.as_wtf8()), "{text}");
+    fn the_fast_way_is_the_slow_way_wherever_a_character_stands() {
+        for length in 1..=48 {
+            for at in 0..length {
+                for c in ('\u{20}'..'\u{7F}').chain(['\u{80}', 'é', 'ÿ', 'ж', 'ɐ', '\u{fffd}', '𝄞']) {
+                    let mut text: Vec<char> = "aZ@[`{z".chars().cycle().take(length).collect();
+                    text[at] = c;
+                    let text: String = text.into_iter().collect();
+                    let Ok(name) = Name::from_str(&text) else { continue };
+                    assert_eq!(
+                        Fold::Insensitive.fold(&name).as_bytes(),
+                        fold_bytes(name.as_wtf8()).as_bytes(),
+                        "{text}"
+                    );
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_way_is_the_slow_way(units in prop::collection::vec(
+            prop_oneof![20 => 0x20..0x7Fu16, 1 => any::<u16>()], 1..=48))
+        {
+            if let Ok(name) = Name::from_utf16(&units) {
+                assert_both_ways(&name);
+            }
+        }
+
+        #[test]
+        fn any_bytes_in_words(bytes in prop::collection::vec(
+            prop_oneof![20 => 0..0x80u8, 1 => any::<u8>()], 0..=48))
+        {
+            let packed = Packed::new(&bytes);
+            let Some(words) = packed.words() else {
+                prop_assert!(bytes.len() > 39);
+                return Ok(());
+            };
+            let back = Packed::from_words(words);
+            prop_assert_eq!(back.as_bytes(), &bytes);
+            let upper = bytes.is_ascii().then(|| bytes.to_ascii_uppercase());
+            let folded = upcase_ascii(words).map(|words| Packed::from_words(words).as_bytes().to_vec());
+            prop_assert_eq!(folded, upper);
+        }
+    }
+
+    #[test]
+    fn no_byte_beyond_ascii_is_overlooked() {
+        for length in 0..=39 {
+            let ascii = vec![b'k'; length];
+            assert!(Packed::new(&ascii).words().and_then(upcase_ascii).is_some());
+            for at in 0..length {
+                let mut bytes = ascii.clone();
+                bytes[at] = 0x80;
+                assert!(Packed::new(&bytes).words().and_then(upcase_ascii).is_none(), "{at} of {length}");
             }
         }
     }

@@ -22,11 +22,20 @@ const INLINE: usize = 39;
 
 /// Bytes, up to 39 of them inline and more in a shared allocation. 40 bytes of size: the length's type has spare values, one of which
 /// says "on the heap". Inline the bytes behind the length are zero, and what fits inline is never on the heap: so equal names are equal
-/// as they lie in memory, and may be compared, folded and hashed in strides of a fixed length.
+/// as they lie in memory, and may be compared, folded and hashed by [`Words`].
 #[derive(Clone)]
 pub(crate) enum Packed {
     Inline { bytes: [u8; INLINE], length: Length },
     Heap(Arc<[u8]>),
+}
+
+/// Up to 39 bytes and, in the last one, their number: what is inline in a [`Packed`], in registers. Little endian, whatever the machine.
+pub(crate) type Words = [u64; 5];
+
+/// `a == b`, without a detour through memory.
+#[inline]
+pub(crate) fn same_words(a: &Words, b: &Words) -> bool {
+    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4]) == 0
 }
 
 macro_rules! lengths {
@@ -74,38 +83,23 @@ impl Packed {
         }
     }
 
-    /// The bytes in upper case, if they are inline and all ASCII.
+    /// What is inline, as words. `None`: it is on the heap.
     #[inline]
-    pub(crate) fn upcase_ascii(&self) -> Option<Packed> {
-        const EACH: u64 = 0x0101_0101_0101_0101;
+    pub(crate) fn words(&self) -> Option<Words> {
         let Packed::Inline { bytes, length } = self else { return None };
-        let mut upper = [0; INLINE];
-        let mut all = 0;
-        // Eight at a time; the last word overlaps the one before.
-        for at in [0, 8, 16, 24, INLINE - 8] {
-            let word = u64::from_le_bytes(*bytes[at..].first_chunk()?);
-            all |= word;
-            // The highest bit of each byte that is 'a' or more, and of each that is more than 'z'.
-            let from_a = word.wrapping_add(EACH * (0x80 - b'a' as u64));
-            let beyond_z = word.wrapping_add(EACH * (0x7F - b'z' as u64));
-            let case = ((from_a ^ beyond_z) & (EACH * 0x80)) >> 2;
-            *upper[at..].first_chunk_mut()? = (word ^ case).to_le_bytes();
-        }
-        (all & (EACH * 0x80) == 0).then_some(Packed::Inline { bytes: upper, length: *length })
+        let word = |at: usize| bytes[at..].first_chunk().copied().map(u64::from_le_bytes);
+        // The last word begins a byte early, and loses that byte to make room for the length.
+        let last = word(INLINE - 8)? >> 8 | (*length as u64) << 56;
+        Some([word(0)?, word(8)?, word(16)?, word(24)?, last])
     }
 
-    /// Feeds a hasher, the same for the same bytes; not as a slice of them would.
-    #[inline]
-    pub(crate) fn hash_whole<H: std::hash::Hasher>(&self, state: &mut H) {
-        match self {
-            Packed::Inline { bytes, length } => {
-                let mut whole = [0; INLINE + 1];
-                whole[..INLINE].copy_from_slice(bytes);
-                whole[INLINE] = *length as u8;
-                state.write(&whole);
-            }
-            Packed::Heap(bytes) => state.write(bytes),
+    /// The bytes of [`Packed::words`].
+    pub(crate) fn from_words(words: Words) -> Packed {
+        let mut bytes = [0; INLINE + 1];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
         }
+        Packed::new(&bytes[..usize::from(bytes[INLINE])])
     }
 
     /// The memory that it takes beside its own 40 bytes.
@@ -120,11 +114,9 @@ impl Packed {
 impl PartialEq for Packed {
     #[inline]
     fn eq(&self, other: &Packed) -> bool {
-        match (self, other) {
-            (Packed::Inline { bytes: a, length: x }, Packed::Inline { bytes: b, length: y }) => {
-                *x as u8 == *y as u8 && a == b
-            }
-            (Packed::Heap(a), Packed::Heap(b)) => a == b,
+        match (self.words(), other.words()) {
+            (Some(a), Some(b)) => same_words(&a, &b),
+            (None, None) => self.as_bytes() == other.as_bytes(),
             _ => false,
         }
     }

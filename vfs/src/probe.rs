@@ -26,7 +26,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// Folds `name`, and hashes what `dir` keeps it by.
     pub fn probe_hash(&self, dir: &Node<F>, name: &Name) -> u64 {
-        dir.siblings().map_or(0, |siblings| self.slots.hash(siblings, &dir.mount.fold.fold(name)))
+        dir.siblings().map_or(0, |siblings| self.slots.hash(siblings, &dir.mount.fold.folded(name)))
     }
 
     /// Passes the gate of `dir`, and leaves it.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 
 use super::evict::ARC;
-use crate::fold::FoldedName;
 use crate::name::Name;
 use crate::node::Node;
 use crate::rank::Level;
@@ -123,10 +122,10 @@ impl<F> Link<F> {
         self.place_cell().lock().as_ref().map(|place| place.name.clone())
     }
 
-    /// How the link is spelled, if it stands in `dir` under a name that folds so.
-    pub(crate) fn spelling_in(&self, dir: &Node<F>, fold: &FoldedName) -> Option<Name> {
+    /// How the link is spelled, if it stands in `dir` under `wanted` or a name that is the same there.
+    pub(crate) fn spelling_in(&self, dir: &Node<F>, wanted: &Name) -> Option<Name> {
         let Place { dir: here, name } = self.place_now()?;
-        (here.id() == dir.id() && dir.mount.fold.fold(&name) == *fold).then_some(name)
+        (here.id() == dir.id() && dir.mount.fold.eq(&name, wanted)).then_some(name)
     }
 
     pub(crate) fn is_at(&self, dir: &Node<F>, name: &Name) -> bool {

@@ -22,7 +22,7 @@ use super::evict::{ARC, Siblings};
 use super::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
 use super::link::Link;
 use crate::error::{FsError, Result};
-use crate::fold::FoldedName;
+use crate::fold::{Folded, FoldedName};
 use crate::name::Name;
 use crate::node::NodeId;
 use crate::rank::{Held, Level, Rank, wait_for};
@@ -277,8 +277,8 @@ impl<F> Slot<F> {
 
     /// Whether it is the slot of this name.
     #[inline]
-    pub(crate) fn is(&self, dir: &Siblings, fold: &FoldedName) -> bool {
-        std::ptr::eq(&*self.dir, dir) && self.fold == *fold
+    pub(crate) fn is(&self, dir: &Siblings, fold: &Folded) -> bool {
+        std::ptr::eq(&*self.dir, dir) && fold.is(&self.fold)
     }
 
     /// What slots are ordered by.

@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 
 use super::evict::{Budget, Siblings, Turn};
 use super::slot::Slot;
-use crate::fold::FoldedName;
+use crate::fold::{Folded, FoldedName};
 use crate::rank::{Level, lock};
 
 pub(super) const SHARDS: usize = 64;
@@ -58,24 +58,23 @@ impl<F> SlotMap<F> {
         &self.budget
     }
 
-    pub(crate) fn hash(&self, dir: &Siblings, fold: &FoldedName) -> u64 {
+    #[inline]
+    pub(crate) fn hash(&self, dir: &Siblings, fold: &Folded) -> u64 {
         let mut state = self.hasher.build_hasher();
-        fold.packed().hash_whole(&mut state);
-        state.write_u64(dir.id.0);
+        fold.hash_within(dir.id.0, &mut state);
         state.finish()
+    }
+
+    fn hash_of(&self, slot: &Slot<F>) -> u64 {
+        self.hash(&slot.dir, &Folded::of(&slot.fold))
     }
 
     /// What `f` makes of the slot, if it is there. `f` may take the slot's mutex and nothing else.
     #[inline]
-    pub(crate) fn peek<R>(
-        &self,
-        dir: &Siblings,
-        fold: &FoldedName,
-        f: impl FnOnce(&Slot<F>) -> R,
-    ) -> Option<R> {
+    pub(crate) fn peek<R>(&self, dir: &Siblings, fold: &Folded, f: impl FnOnce(&Slot<F>) -> R) -> Option<R> {
         if cfg!(shuttle) {
             // A checked mutex is a point to switch tasks at, which must not happen under the map's own lock.
-            return self.find(dir, fold).map(|slot| f(&slot));
+            return self.find_folded(dir, fold).map(|slot| f(&slot));
         }
         let hash = self.hash(dir, fold);
         let _shard = lock(Level::Shard);
@@ -85,6 +84,10 @@ impl<F> SlotMap<F> {
 
     /// The slot, if it is there.
     pub(crate) fn find(&self, dir: &Siblings, fold: &FoldedName) -> Option<Arc<Slot<F>>> {
+        self.find_folded(dir, &Folded::of(fold))
+    }
+
+    fn find_folded(&self, dir: &Siblings, fold: &Folded) -> Option<Arc<Slot<F>>> {
         let hash = self.hash(dir, fold);
         let table = self.shards[shard_of(hash)].0.read();
         table.slots.find(hash, |slot| slot.is(dir, fold)).map(Arc::clone)
@@ -92,19 +95,18 @@ impl<F> SlotMap<F> {
 
     /// The slot, made if it is not there. The second value: how many were evicted for it.
     pub(crate) fn find_or_make(&self, dir: &Arc<Siblings>, fold: &FoldedName) -> (Arc<Slot<F>>, usize) {
-        let hash = self.hash(dir, fold);
-        let shard = &self.shards[shard_of(hash)].0;
-        let found = shard.read().slots.find(hash, |slot| slot.is(dir, fold)).map(Arc::clone);
-        if let Some(found) = found {
+        let sought = &Folded::of(fold);
+        if let Some(found) = self.find_folded(dir, sought) {
             found.touch();
             return (found, 0);
         }
+        let hash = self.hash(dir, sought);
+        let shard = &self.shards[shard_of(hash)].0;
         let made = Arc::new(Slot::new(dir, fold.clone()));
         {
             let mut table = shard.write();
             let before = table.slots.allocation_size();
-            let hash_of = |slot: &Arc<Slot<F>>| self.hash(&slot.dir, &slot.fold);
-            match table.slots.entry(hash, |slot| slot.is(dir, fold), hash_of) {
+            match table.slots.entry(hash, |slot| slot.is(dir, sought), |slot| self.hash_of(slot)) {
                 Entry::Occupied(entry) => return (Arc::clone(entry.get()), 0),
                 Entry::Vacant(entry) => drop(entry.insert(Arc::clone(&made))),
             }
@@ -136,7 +138,7 @@ impl<F> SlotMap<F> {
                 let _ = self.hand.compare_exchange(shard, next, Ordering::Relaxed, Ordering::Relaxed);
                 if slots.len() < slots.capacity() / 4 {
                     let before = slots.allocation_size();
-                    slots.shrink_to(slots.len() * 2, |slot| self.hash(&slot.dir, &slot.fold));
+                    slots.shrink_to(slots.len() * 2, |slot| self.hash_of(slot));
                     self.budget.sub(before - slots.allocation_size());
                 }
                 return (gone, true);
@@ -208,7 +210,7 @@ mod tests {
         }
         for i in 0..50_000 {
             know(&map, &two, &i.to_string()).await;
-            let used = folded(&format!("used{}", i % 500));
+            let used = Folded::of(&folded(&format!("used{}", i % 500)));
             map.peek(&one, &used, Slot::touch);
         }
         let left = (0..500).filter(|i| map.find(&one, &folded(&format!("used{i}"))).is_some()).count();

@@ -155,10 +155,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
         name: &Name,
         caught_up: &mut CaughtUp,
     ) -> Result<Option<Arc<Link<F>>>> {
-        let fold = dir.mount.fold.fold(name);
         match self.catch_up(dir, caught_up) {
-            Some(stamp) => Ok(self.cached(dir, name, &fold, stamp).flatten()),
-            None => Ok(caught_up.across(self.verify(dir, name, &fold)).await?.map(|(link, _)| link)),
+            Some(stamp) => Ok(self.cached(dir, name, stamp).flatten()),
+            None => Ok(caught_up.across(self.verify(dir, name)).await?.map(|(link, _)| link)),
         }
     }
 

@@ -152,7 +152,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// `NotADirectory`; `PathNotFound` if `dir` itself is gone; what the backend says.
     pub async fn lookup_one(&self, dir: &Arc<Node<F>>, name: &Name) -> Result<Option<Arc<Link<F>>>> {
         if dir.mount.trust
-            && let Some(known) = self.cached(dir, name, &dir.mount.fold.fold(name), Stamp::default())
+            && let Some(known) = self.cached(dir, name, Stamp::default())
         {
             return Ok(known);
         }
@@ -180,13 +180,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
         if dir.kind() != Kind::Directory {
             return Err(FsError::NotADirectory);
         }
-        let fold = dir.mount.fold.fold(name);
         if let Some(stamp) = self.catch_up(dir, caught_up)
-            && let Some(known) = self.cached(dir, name, &fold, stamp)
+            && let Some(known) = self.cached(dir, name, stamp)
         {
             return Ok(known.map(|link| (link, None)));
         }
-        operation(self.lookup_missed(dir, name, &fold, caught_up)).await
+        operation(self.lookup_missed(dir, name, caught_up)).await
     }
 
     /// See [`Node::catch_up`].
@@ -197,14 +196,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// What is stored of a name and believed, `None` if nothing: the hot path.
     #[inline]
-    pub(crate) fn cached(
-        &self,
-        dir: &Node<F>,
-        name: &Name,
-        fold: &FoldedName,
-        stamp: Stamp,
-    ) -> Option<Option<Arc<Link<F>>>> {
-        let known = self.slots.peek(dir.siblings()?, fold, |slot| {
+    pub(crate) fn cached(&self, dir: &Node<F>, name: &Name, stamp: Stamp) -> Option<Option<Arc<Link<F>>>> {
+        let known = self.slots.peek(dir.siblings()?, &dir.mount.fold.folded(name), |slot| {
             slot.touch();
             slot.believed(name, stamp)
         })??;
@@ -233,19 +226,19 @@ impl<F: Default + Send + 'static> Vfs<F> {
         &self,
         dir: &Arc<Node<F>>,
         name: &Name,
-        fold: &FoldedName,
         caught_up: &mut CaughtUp,
     ) -> Result<Looked<F>> {
+        let fold = dir.mount.fold.fold(name);
         loop {
             let stamp = self.catch_up(dir, caught_up);
             if stamp.is_none()
-                && let Some(hit) = caught_up.across(self.verify(dir, name, fold)).await?
+                && let Some(hit) = caught_up.across(self.verify(dir, name)).await?
             {
                 self.count(Count::Hits);
                 return Ok(Some(hit));
             }
             self.count(Count::Misses);
-            let slot = self.slot(dir, fold);
+            let slot = self.slot(dir, &fold);
             match caught_up.across(slot.value_or_claim(stamp)).await? {
                 Access::Value(value) => {
                     // Asked by somebody else after we had come. He may have spelled the name otherwise.
@@ -257,7 +250,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                         Some(_) => {}
                     }
                     if let Some(stamp) = stamp
-                        && let Some(known) = self.cached(dir, name, fold, stamp)
+                        && let Some(known) = self.cached(dir, name, stamp)
                     {
                         return Ok(known.map(|link| (link, None)));
                     }
@@ -303,17 +296,16 @@ impl<F: Default + Send + 'static> Vfs<F> {
         &self,
         dir: &Arc<Node<F>>,
         name: &Name,
-        fold: &FoldedName,
     ) -> Result<Option<(Arc<Link<F>>, Option<Metadata>)>> {
         let Some(siblings) = dir.siblings() else { return Ok(None) };
-        let stored = self.slots.peek(siblings, fold, |slot| {
+        let stored = self.slots.peek(siblings, &dir.mount.fold.folded(name), |slot| {
             slot.touch();
             slot.peek()
         });
         let Some((value, false)) = stored else { return Ok(None) };
         let Some(link) = value.pick(name) else { return Ok(None) };
         // A link that was found elsewhere has moved there, and is still stored here.
-        let Some(spelling) = link.spelling_in(dir, fold) else { return Ok(None) };
+        let Some(spelling) = link.spelling_in(dir, name) else { return Ok(None) };
         if !dir.mount.exact && spelling != *name {
             return Ok(None);
         }
@@ -361,7 +353,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             None => {
                 let hint = match stored {
                     Some(stored) if !mount.exact => {
-                        caught_up.across(self.find_by_hints(dir, name, claim.fold(), stored)).await?
+                        caught_up.across(self.find_by_hints(dir, name, stored)).await?
                     }
                     _ => None,
                 };
@@ -427,14 +419,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
         &self,
         dir: &Arc<Node<F>>,
         name: &Name,
-        fold: &FoldedName,
         stored: &Value<F>,
     ) -> Result<Option<(DiskName, NodeInfo)>> {
         let disk = name.to_disk();
         if let Some(info) = self.ask(dir, &disk).await? {
             return Ok(Some((disk, info)));
         }
-        let spellings = stored.links().iter().filter_map(|link| link.spelling_in(dir, fold));
+        let spellings = stored.links().iter().filter_map(|link| link.spelling_in(dir, name));
         for spelling in spellings.filter(|spelling| spelling != name) {
             let disk = spelling.to_disk();
             if let Some(info) = self.ask(dir, &disk).await? {
@@ -626,7 +617,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             }
             let Some(place) = directory.place.lock().clone() else { break };
             let believed = self.catch_up(&place.dir, caught_up).and_then(|stamp| {
-                let fold = place.dir.mount.fold.fold(&place.name);
+                let fold = place.dir.mount.fold.folded(&place.name);
                 self.slots.peek(place.dir.siblings()?, &fold, |slot| slot.believed(&place.name, stamp))?
             });
             if believed.flatten().is_some_and(|link| link.node().id() == node.id()) {
