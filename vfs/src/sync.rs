@@ -225,6 +225,8 @@ defects! {
     WaitsCaughtUp,
     /// The index is asked although changes of our own have ended of which it has not heard.
     IndexBehindOurs,
+    /// Who finds a gate taken gets into line without looking once more: it may be left by then.
+    LooksThenLines,
 }
 
 /// Whether the models have chosen this defect.

@@ -2,14 +2,25 @@
 //!
 //! First come, first served: whoever comes after a waiting remover waits behind it, so that a stream of creators does
 //! not starve it. The topology lock is a gate that is only ever taken exclusively.
+//!
+//! Who is in the gate stands in one word. As long as nobody waits, to pass and to leave it is one atomic step each. A bit
+//! of the word says that there is a line; it is set and cleared under the line's mutex alone. While it is set nobody
+//! passes but from the front of the line, and whoever leaves lets in the next.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use super::fifo::{Owner, Queue, Wait, Waiter, Wakes, give_up};
 use crate::node::NodeId;
 use crate::rank::{Held, Level, Rank, got, wait_for};
-use crate::sync::{Defect, Mutex, defect, mutex};
+use crate::sync::{AtomicU32, Defect, Mutex, Ordering, defect, mutex};
+
+/// There is a line.
+const LINE: u32 = 1;
+/// The one who has passed exclusively.
+const EXCLUSIVE: u32 = 2;
+/// One of those who have passed shared.
+const SHARED: u32 = 4;
 
 /// How a gate is passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,81 +29,55 @@ pub(crate) enum Mode {
     Exclusive,
 }
 
-#[derive(Default)]
-struct Inner {
-    shared: u32,
-    exclusive: bool,
-    /// Allocated when somebody first has to wait.
-    queue: Option<Box<Queue<Mode, ()>>>,
-}
-
-impl Inner {
-    fn admits(&self, mode: Mode) -> bool {
-        match mode {
-            Mode::Shared => !self.exclusive,
-            Mode::Exclusive => !self.exclusive && self.shared == 0,
+impl Mode {
+    /// What one who has passed so adds to the gate's word.
+    fn one(self) -> u32 {
+        match self {
+            Mode::Shared => SHARED,
+            Mode::Exclusive => EXCLUSIVE,
         }
     }
 
-    fn enter(&mut self, mode: Mode) {
-        debug_assert!(self.admits(mode), "entered a gate that is taken");
-        match mode {
-            Mode::Shared => self.shared += 1,
-            Mode::Exclusive => self.exclusive = true,
+    /// Whether those in the gate admit another.
+    fn is_admitted(self, word: u32) -> bool {
+        match self {
+            Mode::Shared => word & EXCLUSIVE == 0,
+            Mode::Exclusive => word & !LINE == 0,
         }
-    }
-
-    fn exit(&mut self, mode: Mode) {
-        match mode {
-            Mode::Shared => self.shared -= 1,
-            Mode::Exclusive => {
-                debug_assert!(self.exclusive);
-                self.exclusive = false;
-            }
-        }
-    }
-
-    /// Lets in from the front of the line all that may come in.
-    fn advance(&mut self) -> Wakes {
-        let mut wakes = Wakes::default();
-        while let Some(mode) = self.queue.as_ref().and_then(|queue| queue.first()) {
-            if !self.admits(mode) {
-                break;
-            }
-            self.enter(mode);
-            let waiter = self.queue.as_mut().and_then(|queue| queue.pop());
-            if let Some(waiter) = waiter {
-                wakes.push(waiter.grant(()));
-            }
-        }
-        if self.queue.as_ref().is_some_and(|queue| queue.is_empty()) {
-            self.queue = None;
-        }
-        wakes
     }
 }
+
+/// Those who wait. Allocated when somebody first has to.
+type Waiting = Option<Box<Queue<Mode, ()>>>;
 
 /// A gate. Its holder keeps an `Arc`, so that a guard may live in any task.
 pub(crate) struct Gate {
-    inner: Mutex<Inner>,
-    rank: Rank,
+    word: AtomicU32,
     /// The directory was removed. Set under the exclusive gate only, after the backend's success.
     dead: AtomicBool,
+    line: Mutex<Waiting>,
+    /// The directory; `None`: a topology lock.
+    id: Option<NodeId>,
 }
 
 impl Gate {
-    fn of(rank: Rank) -> Arc<Gate> {
-        Arc::new(Gate { inner: mutex(Level::Line, Inner::default()), rank, dead: AtomicBool::new(false) })
+    fn of(id: Option<NodeId>) -> Arc<Gate> {
+        let line = mutex(Level::Line, None);
+        Arc::new(Gate { word: AtomicU32::new(0), dead: AtomicBool::new(false), line, id })
     }
 
     /// The gate of the directory `id`.
     pub(crate) fn new(id: NodeId) -> Arc<Gate> {
-        Gate::of(Rank::Gate(id))
+        Gate::of(Some(id))
     }
 
     /// A topology lock.
     pub(crate) fn topology() -> Arc<Gate> {
-        Gate::of(Rank::Topology)
+        Gate::of(None)
+    }
+
+    fn rank(&self) -> Rank {
+        self.id.map_or(Rank::Topology, Rank::Gate)
     }
 
     /// Whether the directory was removed. Stable for whoever holds the gate.
@@ -109,17 +94,10 @@ impl Gate {
 
     /// Passes the gate, waiting in line.
     pub(crate) async fn acquire(self: &Arc<Gate>, mode: Mode) -> GateGuard {
-        let held = wait_for(|| self.rank.clone());
-        let waiter = {
-            let mut inner = self.inner.lock();
-            if inner.queue.is_none() && inner.admits(mode) {
-                inner.enter(mode);
-                None
-            } else {
-                Some(inner.queue.get_or_insert_with(|| Box::new(Queue::new())).push(mode))
-            }
-        };
-        if let Some(waiter) = waiter {
+        let held = wait_for(|| self.rank());
+        if !self.enter(mode)
+            && let Some(waiter) = self.stand_in_line(mode)
+        {
             Wait::new(Arc::new(Line { gate: Arc::clone(self), mode }), waiter).await;
         }
         GateGuard { gate: Arc::clone(self), mode, _held: held }
@@ -127,18 +105,76 @@ impl Gate {
 
     /// Passes the gate exclusively if nobody has it or waits for it.
     pub(crate) fn try_exclusive(self: &Arc<Gate>) -> Option<GateGuard> {
-        let mut inner = self.inner.lock();
-        if inner.queue.is_some() || !inner.admits(Mode::Exclusive) {
-            return None;
-        }
-        inner.enter(Mode::Exclusive);
-        drop(inner);
-        Some(GateGuard { gate: Arc::clone(self), mode: Mode::Exclusive, _held: got(|| self.rank.clone()) })
+        let mode = Mode::Exclusive;
+        let held = self.enter(mode).then(|| got(|| self.rank()))?;
+        Some(GateGuard { gate: Arc::clone(self), mode, _held: held })
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.shared == 0 && !inner.exclusive && inner.queue.is_none()
+        self.word.load(Ordering::Acquire) == 0
+    }
+
+    /// Passes the gate if nobody is in the way, nor in line.
+    #[inline]
+    fn enter(&self, mode: Mode) -> bool {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while word & LINE == 0 && mode.is_admitted(word) {
+            let entered = word + mode.one();
+            match self.word.compare_exchange_weak(word, entered, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// Gets into line. `None`: the way is free by now, and the gate passed.
+    fn stand_in_line(&self, mode: Mode) -> Option<Arc<Waiter<()>>> {
+        let mut line = self.line.lock();
+        // To look once more and to begin the line is one step: who is in the way leaves after it, and looks for a line.
+        let enters =
+            |word: u32| word & LINE == 0 && mode.is_admitted(word) && !defect(Defect::LooksThenLines);
+        let step = |word: u32| if enters(word) { word + mode.one() } else { word | LINE };
+        match self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, |word| Some(step(word))) {
+            Ok(word) if enters(word) => None,
+            Ok(_) | Err(_) => Some(line.get_or_insert_with(|| Box::new(Queue::new())).push(mode)),
+        }
+    }
+
+    #[inline]
+    fn leave(&self, mode: Mode) {
+        let word = self.word.fetch_sub(mode.one(), Ordering::Release);
+        debug_assert!(word & !LINE >= mode.one(), "left a gate that was not passed");
+        if word & LINE != 0 {
+            self.let_in();
+        }
+    }
+
+    #[cold]
+    fn let_in(&self) {
+        let mut line = self.line.lock();
+        let wakes = self.advance(&mut line);
+        drop(line);
+        wakes.wake();
+    }
+
+    /// Lets in from the front of the line all that may come in.
+    fn advance(&self, line: &mut Waiting) -> Wakes {
+        let mut wakes = Wakes::default();
+        while let Some(mode) = line.as_ref().and_then(|queue| queue.first()) {
+            // All others only leave, while there is a line: whoever may come in now may still do so in a moment.
+            if !mode.is_admitted(self.word.load(Ordering::Acquire)) {
+                return wakes;
+            }
+            self.word.fetch_add(mode.one(), Ordering::Relaxed);
+            let waiter = line.as_mut().and_then(|queue| queue.pop());
+            if let Some(waiter) = waiter {
+                wakes.push(waiter.grant(()));
+            }
+        }
+        *line = None;
+        self.word.fetch_and(!LINE, Ordering::Relaxed);
+        wakes
     }
 }
 
@@ -152,13 +188,13 @@ impl Owner for Line {
     type Grant = ();
 
     fn leave(&self, waiter: &Waiter<()>) {
-        let mut inner = self.gate.inner.lock();
-        if give_up(&mut inner.queue, waiter).is_some() {
-            inner.exit(self.mode);
+        let mut line = self.gate.line.lock();
+        if give_up(&mut line, waiter).is_some() {
+            self.gate.word.fetch_sub(self.mode.one(), Ordering::Release);
         }
         // Those behind a remover who gave up may come in now.
-        let wakes = inner.advance();
-        drop(inner);
+        let wakes = self.gate.advance(&mut line);
+        drop(line);
         wakes.wake();
     }
 }
@@ -177,12 +213,9 @@ impl GateGuard {
 }
 
 impl Drop for GateGuard {
+    #[inline]
     fn drop(&mut self) {
-        let mut inner = self.gate.inner.lock();
-        inner.exit(self.mode);
-        let wakes = inner.advance();
-        drop(inner);
-        wakes.wake();
+        self.gate.leave(self.mode);
     }
 }
 

@@ -30,6 +30,7 @@ fn broken_by(defect: Defect) -> Option<Arc<dyn Fn() + Send + Sync>> {
         Defect::RequestOwnedClaim => by!(names::claims_are_exclusive_under_cancel),
         Defect::LostGrant => by!(names::waiters_are_cancelled),
         Defect::NoHandOff => by!(names::readers_are_cancelled),
+        Defect::LooksThenLines => by!(names::waiters_are_cancelled),
         // Publication.
         Defect::SourceThenTarget | Defect::TargetThenSource => by!(rules::renames_are_one_instant),
         Defect::ValueAtPoll => by!(names::answers_carry_their_value),
