@@ -108,6 +108,9 @@ fn pick<'a, F>(links: &'a [Arc<Link<F>>], name: &Name) -> Option<&'a Arc<Link<F>
     }
 }
 
+/// What a name means to a client: one link, or none if it is absent.
+pub(crate) type Meaning<F> = Option<Arc<Link<F>>>;
+
 /// What one in the line waits for.
 #[derive(Clone, Copy)]
 pub(crate) enum Want {
@@ -301,7 +304,7 @@ impl<F> Slot<F> {
 
     /// What `name` means, by what is stored and believed: what was learnt under the directory's present stamp, `stamp`.
     #[inline]
-    pub(crate) fn believed(&self, name: &Name, stamp: Stamp) -> Option<Option<Arc<Link<F>>>> {
+    pub(crate) fn believed(&self, name: &Name, stamp: Stamp) -> Option<Meaning<F>> {
         let inner = self.inner.lock();
         if !inner.is_believed(Some(stamp)) {
             return None;

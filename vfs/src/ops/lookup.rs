@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::backend::NodeInfo;
 use crate::counters::Count;
-use crate::error::{FsError, Result};
+use crate::error::{FsError, Fut, Result};
 use crate::fold::FoldedName;
 use crate::lookup::coherence::{CaughtUp, Stamp, suspect};
 use crate::lookup::gate::{Gate, GateGuard, Mode};
 use crate::lookup::index::{self, Answer};
 use crate::lookup::link::{GONE, Link, Place};
-use crate::lookup::slot::{Access, Answers, Claim, Slot, Value};
+use crate::lookup::slot::{Access, Answers, Claim, Meaning, Slot, Value};
 use crate::metadata::{BackendKey, Kind, Metadata};
 use crate::name::{DiskName, Name};
 use crate::node::{Changing, Node};
@@ -99,22 +99,27 @@ impl<F: Default + Send + 'static> Vfs<F> {
         names: &[Name],
         caught_up: &mut CaughtUp,
     ) -> Result<Arc<Node<F>>> {
-        let mut dir = Arc::clone(root.link.node());
+        let mut above = Arc::clone(&root.link);
         for name in names {
-            let link = match self.lookup_within(&dir, name, caught_up).await {
-                Ok(Some((link, _))) => link,
+            let dir = above.node();
+            let link = match self.hit(dir, name, caught_up) {
+                Some(known) => Ok(known),
+                None => self.missed(dir, name, caught_up).await.map(|looked| looked.map(|(link, _)| link)),
+            };
+            let link = match link {
+                Ok(Some(link)) => link,
                 Ok(None) | Err(FsError::NotFound | FsError::NotADirectory | FsError::Stale) => {
                     return Err(FsError::PathNotFound);
                 }
                 Err(error) => return Err(error),
             };
             match link.node().kind() {
-                Kind::Directory => dir = Arc::clone(link.node()),
+                Kind::Directory => above = link,
                 Kind::Symlink => return Err(FsError::Symlink),
                 Kind::File | Kind::Special => return Err(FsError::PathNotFound),
             }
         }
-        Ok(dir)
+        Ok(Arc::clone(above.node()))
     }
 
     /// The directory that a path's last component stands in, and what that is there: [`Vfs::resolve_parent`] and
@@ -151,12 +156,11 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// # Errors
     /// `NotADirectory`; `PathNotFound` if `dir` itself is gone; what the backend says.
     pub async fn lookup_one(&self, dir: &Arc<Node<F>>, name: &Name) -> Result<Option<Arc<Link<F>>>> {
-        if dir.mount.trust
-            && let Some(known) = self.cached(dir, name, Stamp::default())
-        {
-            return Ok(known);
+        let mut caught_up = CaughtUp::default();
+        match self.hit(dir, name, &mut caught_up) {
+            Some(known) => Ok(known),
+            None => Ok(self.missed(dir, name, &mut caught_up).await?.map(|(link, _)| link)),
         }
-        Ok(self.lookup_with_metadata(dir, name).await?.map(|(link, _)| link))
     }
 
     /// [`Vfs::lookup_one`], with the metadata if the backend told it just now.
@@ -177,15 +181,28 @@ impl<F: Default + Send + 'static> Vfs<F> {
         name: &Name,
         caught_up: &mut CaughtUp,
     ) -> Result<Looked<F>> {
-        if dir.kind() != Kind::Directory {
-            return Err(FsError::NotADirectory);
+        match self.hit(dir, name, caught_up) {
+            Some(known) => Ok(known.map(|link| (link, None))),
+            None => self.missed(dir, name, caught_up).await,
         }
-        if let Some(stamp) = self.catch_up(dir, caught_up)
-            && let Some(known) = self.cached(dir, name, stamp)
-        {
-            return Ok(known.map(|link| (link, None)));
-        }
-        operation(self.lookup_missed(dir, name, caught_up)).await
+    }
+
+    /// What is stored of a name and believed by now, without waiting: the hot path. `None`: the name has to be asked for.
+    #[inline]
+    fn hit(&self, dir: &Arc<Node<F>>, name: &Name, caught_up: &mut CaughtUp) -> Option<Meaning<F>> {
+        let stamp = self.catch_up(dir, caught_up)?;
+        self.cached(dir, name, stamp)
+    }
+
+    /// The long way, in a box: it is rare, and each future that may have to take it would have room for it.
+    #[cold]
+    fn missed<'a>(
+        &'a self,
+        dir: &'a Arc<Node<F>>,
+        name: &'a Name,
+        caught_up: &'a mut CaughtUp,
+    ) -> Fut<'a, Looked<F>> {
+        Box::pin(operation(self.lookup_missed(dir, name, caught_up)))
     }
 
     /// See [`Node::catch_up`].
@@ -228,6 +245,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
         name: &Name,
         caught_up: &mut CaughtUp,
     ) -> Result<Looked<F>> {
+        if dir.kind() != Kind::Directory {
+            return Err(FsError::NotADirectory);
+        }
         let fold = dir.mount.fold.fold(name);
         loop {
             let stamp = self.catch_up(dir, caught_up);
@@ -292,11 +312,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
     ///
     /// Nobody had the claim when the value was read, so it was the name's meaning then; that the backend said so as
     /// well after that leaves out a foreign change before the question.
-    pub(crate) async fn verify(
-        &self,
-        dir: &Arc<Node<F>>,
-        name: &Name,
-    ) -> Result<Option<(Arc<Link<F>>, Option<Metadata>)>> {
+    pub(crate) async fn verify(&self, dir: &Arc<Node<F>>, name: &Name) -> Result<Looked<F>> {
         let Some(siblings) = dir.siblings() else { return Ok(None) };
         let stored = self.slots.peek(siblings, &dir.mount.fold.folded(name), |slot| {
             slot.touch();
