@@ -348,6 +348,18 @@ fn a_hit_allocates_nothing() {
     assert_eq!(locks.count_total, 0);
 }
 
+/// What a lookup needs if it has to ask is not a part of it before.
+#[test]
+fn the_future_of_a_lookup_is_small() {
+    let bed = Bed::new(Arc::new(Endless), BUDGET);
+    let (top, text) = (Arc::clone(bed.root.link().node()), name("Some name of a file"));
+    let one = size_of_val(&bed.vfs.lookup_one(&top, &text));
+    let mut caught_up = CaughtUp::default();
+    let within = size_of_val(&bed.vfs.lookup_within(&top, &text, &mut caught_up));
+    let walk = size_of_val(&bed.vfs.walk(&bed.root, std::slice::from_ref(&text)));
+    assert!(one.max(within) <= 128 && walk <= 256, "{one}, {within} and {walk} bytes");
+}
+
 #[test]
 fn a_name_takes_130_bytes() {
     // The mutexes know their rank in builds with assertions.
