@@ -85,7 +85,7 @@ impl Scheduler for Weighted {
     }
 
     fn next_task(&mut self, runnable: &[&Task], _: Option<TaskId>, _: bool) -> Option<TaskId> {
-        if self.roll() % self.steady == 0 {
+        if self.roll().is_multiple_of(self.steady) {
             self.salt = self.roll();
         }
         let total: u64 = runnable.iter().map(|task| self.weight(task.id())).sum();
