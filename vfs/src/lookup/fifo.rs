@@ -131,8 +131,13 @@ impl Wakes {
         }
     }
 
+    #[inline]
     pub(crate) fn wake(self) {
-        self.first.into_iter().chain(self.more).for_each(Waker::wake);
+        // Most often there is nobody.
+        if let Some(first) = self.first {
+            first.wake();
+            self.more.into_iter().for_each(Waker::wake);
+        }
     }
 }
 

@@ -97,7 +97,6 @@ impl<F> Value<F> {
     }
 }
 
-#[inline]
 fn pick<'a, F>(links: &'a [Arc<Link<F>>], name: &Name) -> Option<&'a Arc<Link<F>>> {
     match links {
         [] => None,
@@ -185,6 +184,16 @@ impl<F> Inner<F> {
         match &self.link {
             Some(link) => std::slice::from_ref(link),
             None => self.many(),
+        }
+    }
+
+    /// [`Value::pick`] of the value.
+    #[inline]
+    fn pick(&self, name: &Name) -> Option<&Arc<Link<F>>> {
+        match (&self.link, &self.rest) {
+            (Some(link), _) => Some(link),
+            (None, Some(rest)) => pick(&rest.many, name),
+            (None, None) => None,
         }
     }
 
@@ -309,7 +318,7 @@ impl<F> Slot<F> {
         if !inner.is_believed(Some(stamp)) {
             return None;
         }
-        let picked = pick(inner.links(), name);
+        let picked = inner.pick(name);
         if inner.partial && picked.is_none_or(|link| link.spelling().as_ref() != Some(name)) {
             return None;
         }
@@ -465,6 +474,16 @@ impl<F> Inner<F> {
 
     fn episode(&self) -> u32 {
         self.rest.as_ref().map_or(0, |rest| rest.episode)
+    }
+
+    /// The claim is over, and neither the value nor anybody else has to hear of that. False: [`Inner::release`] is needed.
+    #[inline]
+    fn end_quietly(&mut self) -> bool {
+        let is_quiet = self.rest.is_none() && !self.recheck;
+        if is_quiet {
+            self.claimed = false;
+        }
+        is_quiet
     }
 
     /// The claim is over: stores `value` if there is one, answers, and hands the claim on.
@@ -701,10 +720,14 @@ impl<F> Drop for Claim<F> {
         if self.done {
             return;
         }
+        let mut inner = self.slot.inner.lock();
+        if !self.changing && inner.end_quietly() {
+            return;
+        }
         let mut wakes = Wakes::default();
         let value = self.changing.then_some(Value::Unknown);
-        let leftovers =
-            self.slot.inner.lock().release(&self.slot, value, self.learnt(), None, Answers::None, &mut wakes);
+        let leftovers = inner.release(&self.slot, value, self.learnt(), None, Answers::None, &mut wakes);
+        drop(inner);
         wakes.wake();
         drop(leftovers);
     }

@@ -58,7 +58,7 @@ impl<F> SlotMap<F> {
         &self.budget
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hash(&self, dir: &Siblings, fold: &Folded) -> u64 {
         let mut state = self.hasher.build_hasher();
         fold.hash_within(dir.id.0, &mut state);

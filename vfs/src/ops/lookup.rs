@@ -190,7 +190,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// What is stored of a name and believed by now, without waiting: the hot path. `None`: the name has to be asked for.
     #[inline]
     fn hit(&self, dir: &Arc<Node<F>>, name: &Name, caught_up: &mut CaughtUp) -> Option<Meaning<F>> {
-        let stamp = self.catch_up(dir, caught_up)?;
+        let stamp = if dir.mount.trust { Stamp::default() } else { self.catch_up(dir, caught_up)? };
         self.cached(dir, name, stamp)
     }
 
