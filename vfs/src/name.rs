@@ -151,29 +151,44 @@ impl Builder {
         Builder { inline: [0; INLINE], length: 0, heap: Vec::new() }
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         let end = self.length + bytes.len();
-        if self.heap.is_empty() {
-            if let Some(space) = self.inline.get_mut(self.length..end) {
-                space.copy_from_slice(bytes);
-                self.length = end;
-                return;
-            }
-            self.heap.reserve(end.max(4 * INLINE));
-            self.heap.extend_from_slice(&self.inline[..self.length]);
+        // What has outgrown the space ends beyond it for ever.
+        match self.inline.get_mut(self.length..end) {
+            Some(space) => space.copy_from_slice(bytes),
+            None => self.push_on_heap(bytes),
         }
-        self.heap.extend_from_slice(bytes);
         self.length = end;
     }
 
+    #[inline(never)]
+    fn push_on_heap(&mut self, bytes: &[u8]) {
+        if self.heap.is_empty() {
+            self.heap.reserve((self.length + bytes.len()).max(4 * INLINE));
+            self.heap.extend_from_slice(&self.inline[..self.length]);
+        }
+        self.heap.extend_from_slice(bytes);
+    }
+
     /// Appends a code point (or a lone surrogate) in generalized UTF-8.
+    #[inline]
     pub(crate) fn push_code_point(&mut self, c: u32) {
-        let tail = |shift: u32| 0x80 | ((c >> shift) & 0x3F) as u8;
-        match c {
-            0..=0x7F => self.push(&[c as u8]),
-            0x80..=0x7FF => self.push(&[0xC0 | (c >> 6) as u8, tail(0)]),
-            0x800..=0xFFFF => self.push(&[0xE0 | (c >> 12) as u8, tail(6), tail(0)]),
-            _ => self.push(&[0xF0 | (c >> 18) as u8, tail(12), tail(6), tail(0)]),
+        let tail = |shift: u32| 0x80 | ((c >> shift) & 0x3F);
+        let (word, length) = match c {
+            0..=0x7F => (c, 1),
+            0x80..=0x7FF => (0xC0 | c >> 6 | tail(0) << 8, 2),
+            0x800..=0xFFFF => (0xE0 | c >> 12 | tail(6) << 8 | tail(0) << 16, 3),
+            _ => (0xF0 | c >> 18 | tail(12) << 8 | tail(6) << 16 | tail(0) << 24, 4),
+        };
+        let bytes = word.to_le_bytes();
+        match self.inline.get_mut(self.length..).and_then(|space| space.first_chunk_mut()) {
+            // In one piece, as it is in the register: behind the character it is zero, like the space.
+            Some(space) => {
+                *space = bytes;
+                self.length += length;
+            }
+            None => self.push(&bytes[..length]),
         }
     }
 
@@ -191,6 +206,7 @@ impl Builder {
 }
 
 /// The first code point of `bytes` in generalized UTF-8 (lone surrogates allowed, over-long forms not), and its length in bytes.
+#[inline]
 pub(crate) fn decode(bytes: &[u8]) -> Option<(u32, usize)> {
     let first = *bytes.first()?;
     let tail =
