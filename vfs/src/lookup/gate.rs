@@ -276,4 +276,31 @@ mod tests {
         drop(next.await);
         assert!(gate.is_idle());
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn threads_exclude_each_other() {
+        const ALONE: u32 = 1_000;
+        let (gate, inside) = (Gate::new(NodeId(1)), Arc::new(AtomicU32::new(0)));
+        let pass_often = |first: usize| {
+            let (gate, inside) = (Arc::clone(&gate), Arc::clone(&inside));
+            async move {
+                for turn in first..first + 2_000 {
+                    let (mode, weight) =
+                        if turn.is_multiple_of(4) { (Mode::Exclusive, ALONE) } else { (Mode::Shared, 1) };
+                    let _passed = gate.acquire(mode).await;
+                    let before = inside.fetch_add(weight, Ordering::SeqCst);
+                    assert!(before == 0 || before < ALONE && weight == 1, "{mode:?} beside {before}");
+                    if turn.is_multiple_of(3) {
+                        tokio::task::yield_now().await;
+                    }
+                    inside.fetch_sub(weight, Ordering::SeqCst);
+                }
+            }
+        };
+        let tasks: Vec<_> = (0..8).map(|first| tokio::spawn(pass_often(first))).collect();
+        for task in tasks {
+            task.await.expect("passes each time");
+        }
+        assert!(gate.is_idle());
+    }
 }
