@@ -1,8 +1,7 @@
 //! What the cache has done so far, counted per thread and summed when it is read.
 //!
-//! A thread that counts has a seat, as long as there is one: nobody else writes to its numbers, so that it adds to them
-//! without an atomic addition, which would cost more than all else that a hit does between its locks. Those without a
-//! seat share one set of numbers.
+//! A thread that counts has a seat, as long as there is a free one: nobody else writes to its numbers, so that it adds to
+//! them without an atomic addition, which each hit would have to pay. Those without a seat share one set of numbers.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
