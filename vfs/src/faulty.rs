@@ -1,4 +1,5 @@
-//! A wrapper that makes calls of a backend fail, for tests: by chance, from a seed, and the next call of a kind on request.
+//! A wrapper that makes calls of a backend fail, for tests: by chance, from a seed; and on request the next call of a kind,
+//! or the one with a certain number.
 //!
 //! What it does is what storages do: it refuses, forgets, runs full, answers late or never, does not know what became of
 //! a change, or has a bug. What it never does is to lie: a call that it answers with success has had its effect.
@@ -36,12 +37,14 @@ pub enum Fault {
     CrossDevice,
     /// Changes nothing, and says that nobody knows.
     UnknownUndone,
-    /// Makes the change, and says that nobody knows.
+    /// Is done, and its answer is lost: says that nobody knows.
     UnknownDone,
     /// Says that nobody knows, and makes the change before the storage has settled.
     UnknownLate,
     /// Panics, without effect.
     Panic,
+    /// Is done, and panics.
+    PanicDone,
     /// Waits until [`Faulty::release`], and is then done.
     Hang,
     /// Reads less than is there.
@@ -88,6 +91,7 @@ impl Verb {
                 Fault::UnknownDone,
                 Fault::UnknownLate,
                 Fault::Panic,
+                Fault::PanicDone,
             ],
             Verb::Rename => &[
                 Fault::Io,
@@ -98,6 +102,7 @@ impl Verb {
                 Fault::UnknownDone,
                 Fault::UnknownLate,
                 Fault::Panic,
+                Fault::PanicDone,
             ],
             Verb::Lookup | Verb::Open | Verb::List => &[Fault::Io, Fault::Stale, Fault::Panic],
             Verb::Read => &[Fault::Io, Fault::Short],
@@ -112,6 +117,9 @@ type Late = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct State {
     /// The next calls that are to fail.
     scripted: Vec<(Verb, Fault)>,
+    /// How many calls there were since they were last counted from nothing, and which of them are to fail.
+    calls: usize,
+    numbered: Vec<(usize, Fault)>,
     /// Of a thousand calls so many fail.
     per_mille: u64,
     /// Changes that were answered and are still to be made, and how many are being made.
@@ -143,8 +151,11 @@ impl Plan {
 
     fn choose(&self, verb: Verb) -> Option<Fault> {
         let mut state = self.state.lock();
+        let number = state.calls;
+        state.calls += 1;
+        let numbered = state.numbered.iter().find(|(at, _)| *at == number).map(|(_, fault)| *fault);
         let scripted = state.scripted.iter().position(|(of, _)| *of == verb);
-        let fault = match scripted.map(|at| state.scripted.remove(at).1) {
+        let fault = match numbered.or_else(|| scripted.map(|at| state.scripted.remove(at).1)) {
             Some(fault) => Some(fault),
             None if self.roll(1000) < state.per_mille => {
                 let faults = verb.faults();
@@ -202,6 +213,21 @@ impl Plan {
         }
     }
 
+    /// After a call: what it answered, maybe a handle, is lost.
+    fn after<T>(fault: Option<Fault>, answer: Result<T>) -> Result<T> {
+        match fault {
+            Some(Fault::UnknownDone) => Err(FsError::Indeterminate),
+            Some(Fault::PanicDone) => panic!("a fault on purpose"),
+            _ => answer,
+        }
+    }
+
+    /// A call that changes no names.
+    async fn call<T>(&self, verb: Verb, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let fault = self.before(verb).await?;
+        Plan::after(fault, call.await)
+    }
+
     /// A change of names: made, and perhaps not told; or made later.
     async fn make<T>(
         &self,
@@ -209,11 +235,6 @@ impl Plan {
         change: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         match self.before(verb).await? {
-            Some(Fault::UnknownDone) => {
-                // What it answered may be a handle, which goes.
-                let _ = change.await;
-                Err(FsError::Indeterminate)
-            }
             Some(Fault::UnknownLate) => {
                 let late: Late = Box::pin(async move {
                     let _ = change.await;
@@ -221,7 +242,7 @@ impl Plan {
                 self.state.lock().late.push(late);
                 Err(FsError::Indeterminate)
             }
-            _ => change.await,
+            fault => Plan::after(fault, change.await),
         }
     }
 }
@@ -247,6 +268,19 @@ impl Faulty {
     /// The next call of `verb` for which no other fault is scripted before it has this one.
     pub fn script(&self, verb: Verb, fault: Fault) {
         self.plan.state.lock().scripted.push((verb, fault));
+    }
+
+    /// Counts the calls from nothing. Those with these numbers, from 0 on, have these faults, instead of those
+    /// that were numbered before.
+    pub fn count(&self, faults: &[(usize, Fault)]) {
+        let mut state = self.plan.state.lock();
+        state.calls = 0;
+        state.numbered = faults.to_vec();
+    }
+
+    /// How many calls there were since they were last counted from nothing.
+    pub fn calls(&self) -> usize {
+        self.plan.state.lock().calls
     }
 
     /// Whether the storage is not to settle for now.
@@ -283,10 +317,7 @@ impl Faulty {
 /// Makes a call of the inner object unless it fails first.
 macro_rules! perhaps {
     ($self:ident, $verb:expr, $call:expr) => {
-        Box::pin(async move {
-            $self.plan.before($verb).await?;
-            $call.await
-        })
+        Box::pin(async move { $self.plan.call($verb, async move { $call.await }).await })
     };
 }
 
@@ -395,8 +426,8 @@ impl Backend for Faulty {
         how: OpenHow,
     ) -> Fut<'a, Arc<dyn BackendFile>> {
         Box::pin(async move {
-            self.plan.before(Verb::Open).await?;
-            Ok(self.file(self.inner.open(dir, name, expect, how).await?))
+            let opened = self.plan.call(Verb::Open, async { self.inner.open(dir, name, expect, how).await });
+            Ok(self.file(opened.await?))
         })
     }
 
@@ -451,7 +482,7 @@ impl BackendFile for FaultyFile {
             if fault == Some(Fault::Short) && data.len() > 1 {
                 data.truncate(1 + self.plan.roll(data.len() as u64 - 1) as usize);
             }
-            Ok(data)
+            Plan::after(fault, Ok(data))
         })
     }
 

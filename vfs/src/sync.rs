@@ -227,6 +227,8 @@ defects! {
     IndexBehindOurs,
     /// Who finds a gate taken gets into line without looking once more: it may be left by then.
     LooksThenLines,
+    /// Where nobody else changes the tree, a rename does not look whether its source's name still stands for the object.
+    RenamesWhatIsThere,
 }
 
 /// Whether the models have chosen this defect.

@@ -403,6 +403,58 @@ async fn writes_go_to_the_file_that_is_there() {
     }
 }
 
+/// What a rename replaces is what its rules have seen: when others put another object to the name after that, in the same
+/// or in another case, the rules are asked again, and what they have not seen stays.
+#[tokio::test]
+async fn what_is_replaced_was_seen() {
+    for mode in MODES {
+        for stranger in ["target", "TARGET"] {
+            for always in [false, true] {
+                let scratch = Scratch::new(&std::env::temp_dir());
+                fs::write(scratch.share("source"), "source").expect("writes");
+                fs::write(scratch.share("target"), "target").expect("writes");
+                let bed = Bed::local(&scratch, mode).await;
+                let (source, target) = (bed.link("source").await, bed.link("target").await);
+                let root = bed.root.link();
+                let (share, beside) = (scratch.share(""), scratch.beside(""));
+                let seen = Arc::new(AtomicU32::new(0));
+                let counting = Arc::clone(&seen);
+                let first = target.node().id();
+                let to = name("Target");
+                let replaced = bed.vfs.rename(&source, root.node(), &to, true, move |view| {
+                    let round = counting.fetch_add(1, Ordering::Relaxed);
+                    let (shown, _) = view.target.as_ref().expect("is there");
+                    assert_eq!(round == 0, shown.node().id() == first);
+                    if round == 0 || always {
+                        let there = if round == 0 { "target" } else { stranger };
+                        let kept = beside.join(format!("target{round}"));
+                        fs::rename(share.join(there), kept).expect("renames");
+                        fs::write(share.join(stranger), format!("stranger{round}")).expect("writes");
+                    }
+                    Ok::<_, ()>(())
+                });
+                let replaced = replaced.await;
+                let read = |path: PathBuf| fs::read_to_string(path).ok();
+                assert_eq!(read(scratch.beside("target0")).as_deref(), Some("target"));
+                assert!(!target.is_gone(), "it was moved, not replaced");
+                if always {
+                    assert_eq!(replaced, Err(RenameError::Fs(FsError::Stale)), "{mode:?} {stranger}");
+                    assert_eq!(read(scratch.share(stranger)).as_deref(), Some("stranger1"));
+                    assert_eq!(read(scratch.beside("target1")).as_deref(), Some("stranger0"));
+                    assert_eq!(read(scratch.share("source")).as_deref(), Some("source"));
+                } else {
+                    assert_eq!(replaced, Ok(()), "{mode:?} {stranger}");
+                    assert_eq!(read(scratch.share("Target")).as_deref(), Some("source"));
+                    let left = fs::read_dir(scratch.share("")).expect("lists").count();
+                    assert_eq!(left, 1, "what the rules saw in the end was replaced");
+                }
+                bed.vfs.quiesce().await;
+                bed.vfs.check_at_rest().await;
+            }
+        }
+    }
+}
+
 /// A directory that is moved out of the share takes no new files with it, and comes back as what it is.
 #[tokio::test]
 async fn nothing_lands_outside() {

@@ -1,6 +1,7 @@
 //! Creating a file or a directory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Vfs;
 use crate::backend::{BackendFile, CreateHow};
@@ -9,12 +10,13 @@ use crate::error::{FsError, Result};
 use crate::lookup::coherence::CaughtUp;
 use crate::lookup::link::{Link, Place};
 use crate::lookup::slot::Value;
-use crate::metadata::{Kind, Metadata};
+use crate::metadata::{BackendKey, Kind, Metadata};
 use crate::name::Name;
 use crate::node::Node;
 use crate::opens::Opens;
+use crate::ops::run::contained;
 use crate::rank::operation;
-use crate::sync::{Defect, defect, spawn};
+use crate::sync::{Defect, defect, sleep, spawn};
 
 /// What became of a create.
 pub enum Creation<F, T> {
@@ -35,6 +37,10 @@ pub enum Creation<F, T> {
 
 /// How often a name that others keep making and removing is tried.
 const TRIES: usize = 16;
+
+/// How often, and after which pause, a storage is asked what has come of a change that it did not answer.
+const ASKS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(10);
 
 impl<F: Default + Send + 'static> Vfs<F> {
     /// Makes `name` in `dir`, if it is not there in any spelling that the share takes for the same. `publish` runs
@@ -101,7 +107,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     let expected = dir.expect(&name, true);
                     let disk = name.to_disk();
                     let backend = &dir.mount.backend;
-                    match backend.create(&dir.be, &disk, &how).await {
+                    match contained(async { backend.create(&dir.be, &disk, &how).await }).await {
                         Ok((info, file)) => {
                             this.count(Count::Creates);
                             if let Some(expected) = expected {
@@ -171,6 +177,24 @@ impl<F: Default + Send + 'static> Vfs<F> {
             drop(guard);
         } else {
             guard.claim.abort();
+        }
+    }
+
+    /// Asks what a name means after the answer to a change of it was lost. Where answers are lost, this one may be too, so it
+    /// is asked for some times.
+    ///
+    /// # Errors
+    /// What the backend said last: then nobody knows.
+    pub(crate) async fn ask_again(&self, dir: &Node<F>, name: &Name) -> Result<Option<BackendKey>> {
+        let disk = name.to_disk();
+        let mut asked = 1;
+        loop {
+            match contained(self.ask_which(dir, &disk)).await {
+                Err(error) if asked == ASKS => return Err(error),
+                Err(_) => sleep(PAUSE).await,
+                told => return told,
+            }
+            asked += 1;
         }
     }
 

@@ -14,6 +14,7 @@ use crate::node::Changing;
 use crate::ops::create::settle;
 use crate::ops::lookup::NameGuard;
 use crate::ops::rename::Marked;
+use crate::ops::run::contained;
 use crate::sync::{Defect, defect, spawn};
 
 /// What became of a removal.
@@ -124,8 +125,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let removed = match node.kind() {
                 // Somebody outside moved its directory: what stands in it is no longer ours to remove.
                 _ if away => Err(FsError::Stale),
-                Kind::Directory => backend.rmdir(&place.dir.be, &disk, &key).await,
-                _ => backend.unlink(&place.dir.be, &disk, &key).await,
+                Kind::Directory => contained(async { backend.rmdir(&place.dir.be, &disk, &key).await }).await,
+                _ => contained(async { backend.unlink(&place.dir.be, &disk, &key).await }).await,
             };
             match removed {
                 Ok(()) => {
@@ -168,9 +169,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
     }
 
-    /// Nobody knows whether a removal came about. The name stays claimed, marked and behind its gates until the backend
+    /// Nobody knows whether a removal came about, or a replacement by a link. The name stays claimed, marked and behind its gates until the backend
     /// does; it is then asked.
-    fn settle_removal(
+    pub(crate) fn settle_removal(
         self: &Arc<Self>,
         place: Place<F>,
         link: &Arc<Link<F>>,
@@ -185,7 +186,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         spawn(async move {
             let (_task, mut marked) = (task, marked);
             settle(&place.dir).await;
-            let found = this.ask_which(&place.dir, &place.name.to_disk()).await;
+            let found = this.ask_again(&place.dir, &place.name).await;
             if found.is_ok_and(|found| found != Some(link.node().key())) {
                 marked.keep();
                 this.mark_removed(&link);

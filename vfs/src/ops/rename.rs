@@ -20,6 +20,7 @@ use crate::name::Name;
 use crate::node::{Changing, Node, NodeId};
 use crate::opens::Opens;
 use crate::ops::create::settle;
+use crate::ops::run::contained;
 use crate::rank::operation;
 use crate::sync::{Defect, defect, spawn};
 
@@ -62,9 +63,16 @@ struct RenameGuard<F> {
     /// What the target's name means, the link itself included if it is the same name.
     target_value: Value<F>,
     target: Option<Arc<Link<F>>>,
+    /// How the target was spelled when its name was claimed; where others write too it may be found elsewhere since.
+    spelling: Option<Name>,
 }
 
 impl<F> RenameGuard<F> {
+    /// What is replaced, and how it is spelled.
+    fn replaced(&self) -> Option<(&Arc<Link<F>>, &Name)> {
+        self.target.as_ref().zip(self.spelling.as_ref())
+    }
+
     fn begin(&mut self) {
         self.from.begin();
         if let Some(to) = &mut self.to {
@@ -288,7 +296,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     to_dir.index_changing(guard.to.as_ref().unwrap_or(&guard.from).fold());
                     // What comes to the target's name is not told apart from a foreign move to it.
                     let expected = guard.place.dir.expect(&guard.place.name, false);
-                    match rename_on_disk(&guard, &link, &to_dir, &to).await {
+                    match contained(this.rename_on_disk(&guard, &link, &to_dir, &to)).await {
                         Ok(name) => {
                             this.count(Count::Renames);
                             if let Some(expected) = expected {
@@ -422,27 +430,17 @@ impl<F: Default + Send + 'static> Vfs<F> {
         if link.is_gone() {
             return Err(FsError::NotFound);
         }
-        if !place.dir.mount.trust {
-            if place.dir.id() != to_dir.id() {
-                match self.check_ancestry(&place.dir, caught_up).await {
-                    Ok(()) => {}
-                    Err(FsError::Stale) => return Err(FsError::NotFound),
-                    Err(FsError::Busy) => return Ok(None),
-                    Err(error) => return Err(error),
-                }
+        if !place.dir.mount.trust && place.dir.id() != to_dir.id() {
+            match self.check_ancestry(&place.dir, caught_up).await {
+                Ok(()) => {}
+                Err(FsError::Stale) => return Err(FsError::NotFound),
+                Err(FsError::Busy) => return Ok(None),
+                Err(error) => return Err(error),
             }
-            // The backend renames whatever has the name.
-            let stamp = self.catch_up(&place.dir, caught_up);
-            let believed = from.believed(false).filter(|_| stamp.is_some() && stamp == from.stamp());
-            if !believed.is_some_and(|value| value.links().iter().any(|known| Arc::ptr_eq(known, link))) {
-                match caught_up.across(self.ask_which(&place.dir, &place.name.to_disk())).await? {
-                    Some(key) if key == node.key() => {}
-                    _ => {
-                        from_slot.suspect();
-                        return Err(FsError::NotFound);
-                    }
-                }
-            }
+        }
+        if !self.is_named(link, &place, &from, caught_up).await? {
+            from_slot.suspect();
+            return Err(FsError::NotFound);
         }
         let target_value = match &mut to_claim {
             Some(claim) => self.value(to_dir, to, claim, false, caught_up).await?,
@@ -451,11 +449,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
         };
         let others = || target_value.links().iter().filter(|other| !Arc::ptr_eq(other, link));
         let target = others().find(|other| other.is_at(to_dir, to)).or_else(|| others().next()).cloned();
-        // A directory that was found here and could not be given its place yet.
-        if target
-            .as_ref()
-            .is_some_and(|target| target.place_now().is_none_or(|place| place.dir.id() != to_dir.id()))
-        {
+        let spelling = target.as_ref().and_then(|target| target.spelling_in(to_dir, to));
+        // A directory that was found here and could not be given its place yet, or what has been found elsewhere since.
+        if target.is_some() && spelling.is_none() {
             return Ok(None);
         }
 
@@ -488,7 +484,30 @@ impl<F: Default + Send + 'static> Vfs<F> {
             place,
             target_value,
             target,
+            spelling,
         }))
+    }
+
+    /// Whether the name at `place`, which is claimed, still stands for the link's object. The backend renames whatever has
+    /// the name; and where nobody else changes the tree, a link may still stand at its old name after a rename of which
+    /// nobody knows what has come.
+    async fn is_named(
+        &self,
+        link: &Arc<Link<F>>,
+        place: &Place<F>,
+        claim: &Claim<F>,
+        caught_up: &mut CaughtUp,
+    ) -> Result<bool> {
+        if place.dir.mount.trust && defect(Defect::RenamesWhatIsThere) {
+            return Ok(true);
+        }
+        let stamp = self.catch_up(&place.dir, caught_up);
+        let believed = claim.believed(false).filter(|_| stamp.is_some() && stamp == claim.stamp());
+        if believed.is_some_and(|value| value.links().iter().any(|known| Arc::ptr_eq(known, link))) {
+            return Ok(true);
+        }
+        let found = caught_up.across(self.ask_which(&place.dir, &place.name.to_disk())).await?;
+        Ok(found == Some(link.node().key()))
     }
 
     /// Tells the world, at one instant, that `link` stands at `place`.
@@ -499,14 +518,26 @@ impl<F: Default + Send + 'static> Vfs<F> {
         link: &Arc<Link<F>>,
         place: Place<F>,
     ) {
-        let RenameGuard { from, to, _changing, _topology, _gates, place: before, target_value, target } =
-            guard;
+        let RenameGuard {
+            from,
+            to,
+            _changing,
+            _topology,
+            _gates,
+            place: before,
+            target_value,
+            target,
+            spelling,
+        } = guard;
         before.dir.index_changed(from.fold(), &before.name, false);
-        if let Some(target) = &target {
-            if let Some(spelling) = target.spelling() {
-                place.dir.index_changed(to.as_ref().unwrap_or(&from).fold(), &spelling, false);
+        if let (Some(target), Some(spelling)) = (&target, &spelling) {
+            place.dir.index_changed(to.as_ref().unwrap_or(&from).fold(), spelling, false);
+            if target.is_at(&place.dir, spelling) {
+                self.mark_removed(target);
+            } else {
+                // Somebody outside has moved it away, and it was found there.
+                set_marked(target, GONE, false);
             }
-            self.mark_removed(target);
         }
         let opens = link.node().opens();
         if link.node().kind() == Kind::Directory {
@@ -536,6 +567,56 @@ impl<F: Default + Send + 'static> Vfs<F> {
             }
         }
         drop(opens);
+    }
+
+    /// How a name that is about to be replaced is spelled. The backend replaces whatever has the spelling: it is to be what
+    /// the rules have let go, and where others write too that may have been moved away since.
+    ///
+    /// # Errors
+    /// `Stale` if it was.
+    async fn spelled_now(&self, dir: &Node<F>, target: &Link<F>, to: &Name) -> Result<Name> {
+        let spelling = target.spelling_in(dir, to).ok_or(FsError::Stale)?;
+        let is_there =
+            dir.mount.trust || self.ask_which(dir, &spelling.to_disk()).await? == Some(target.node().key());
+        if is_there { Ok(spelling) } else { Err(FsError::Stale) }
+    }
+
+    /// Has the backend do it. The answer is how the name is spelled now.
+    async fn rename_on_disk(
+        &self,
+        guard: &RenameGuard<F>,
+        link: &Arc<Link<F>>,
+        to_dir: &Arc<Node<F>>,
+        to: &Name,
+    ) -> Result<Name> {
+        let backend = &to_dir.mount.backend;
+        let (from_dir, from) = (&guard.place.dir, guard.place.name.to_disk());
+        let Some((target, spelling)) = guard.replaced() else {
+            backend.rename(&from_dir.be, &from, &to_dir.be, &to.to_disk(), false).await?;
+            return Ok(to.clone());
+        };
+        if self.spelled_now(to_dir, target, to).await? != *spelling {
+            return Err(FsError::Stale);
+        }
+        let disk = spelling.to_disk();
+        if target.node().id() == link.node().id() {
+            // Of two names of one object a rename would leave both.
+            backend.unlink(&from_dir.be, &from, &link.node().key()).await?;
+        } else {
+            backend.rename(&from_dir.be, &from, &to_dir.be, &disk, true).await?;
+        }
+        if *spelling == *to {
+            return Ok(to.clone());
+        }
+        // What was replaced was spelled otherwise on the disk.
+        match backend.rename(&to_dir.be, &disk, &to_dir.be, &to.to_disk(), false).await {
+            Ok(()) => Ok(to.clone()),
+            Err(FsError::Indeterminate) => Err(FsError::Indeterminate),
+            Err(error) => {
+                tracing::debug!(%error, "a renamed object keeps the case of the name that it replaced");
+                Ok(spelling.clone())
+            }
+        }
     }
 
     /// Nobody knows whether a rename came about. Its names stay claimed and its links marked until the backend does; it
@@ -572,13 +653,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
     async fn is_renamed(&self, guard: &RenameGuard<F>, link: &Link<F>, place: &Place<F>) -> Option<Name> {
         let key = link.node().key();
         let is_at = async |dir: &Node<F>, name: &Name| {
-            self.ask_which(dir, &name.to_disk()).await.map(|found| found == Some(key))
+            self.ask_again(dir, name).await.map(|found| found == Some(key))
         };
         if !matches!(is_at(&guard.place.dir, &guard.place.name).await, Ok(false)) {
             return None;
         }
-        let replaced = guard.target.as_ref().and_then(|target| target.spelling());
-        for name in std::iter::once(place.name.clone()).chain(replaced) {
+        for name in std::iter::once(place.name.clone()).chain(guard.spelling.clone()) {
             if matches!(is_at(&place.dir, &name).await, Ok(true)) {
                 return Some(name);
             }
@@ -649,9 +729,21 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 .run(async move {
                     guard.claim.begin();
                     dir.index_changing(guard.claim.fold());
-                    let name = target.as_ref().and_then(|target| target.spelling()).unwrap_or(to);
+                    let name = match &target {
+                        Some(target) => match this.spelled_now(&dir, target, &to).await {
+                            Ok(spelling) => spelling,
+                            Err(error) => {
+                                drop(mark);
+                                drop(guard);
+                                return Err(error);
+                            }
+                        },
+                        None => to,
+                    };
                     let disk = name.to_disk();
-                    match dir.mount.backend.link(&*file, &dir.be, &disk, target.is_some()).await {
+                    let backend = &dir.mount.backend;
+                    let replace = target.is_some();
+                    match contained(async { backend.link(&*file, &dir.be, &disk, replace).await }).await {
                         Ok(()) => {
                             this.count(Count::Links);
                             mark.iter_mut().for_each(Marked::keep);
@@ -674,11 +766,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
                         }
                         Err(error) => {
                             // Its end, which is unknown, may still be to come.
-                            if error == FsError::Indeterminate {
-                                this.hold_until_settled(&dir, (mark, guard));
-                            } else {
-                                drop(mark);
-                                this.failed(&dir, guard, &error);
+                            match (target, mark) {
+                                (Some(target), Some(mark)) if error == FsError::Indeterminate => {
+                                    this.settle_removal(Place { dir, name }, &target, mark, guard, None);
+                                }
+                                (_, mark) => {
+                                    drop(mark);
+                                    this.failed(&dir, guard, &error);
+                                }
                             }
                             Err(error)
                         }
@@ -709,39 +804,5 @@ fn publish_both<F>(from: Claim<F>, from_value: Value<F>, to: Claim<F>, to_value:
         from.publish(from_value);
     } else {
         Claim::publish_two((from, from_value), (to, to_value));
-    }
-}
-
-/// Has the backend do it. The answer is how the name is spelled now.
-async fn rename_on_disk<F>(
-    guard: &RenameGuard<F>,
-    link: &Arc<Link<F>>,
-    to_dir: &Arc<Node<F>>,
-    to: &Name,
-) -> Result<Name> {
-    let backend = &to_dir.mount.backend;
-    let (from_dir, from) = (&guard.place.dir, guard.place.name.to_disk());
-    let target = guard.target.as_ref().and_then(|target| Some((target, target.spelling()?)));
-    let Some((target, spelling)) = target else {
-        backend.rename(&from_dir.be, &from, &to_dir.be, &to.to_disk(), false).await?;
-        return Ok(to.clone());
-    };
-    if target.node().id() == link.node().id() {
-        // Of two names of one object a rename would leave both.
-        backend.unlink(&from_dir.be, &from, &link.node().key()).await?;
-    } else {
-        backend.rename(&from_dir.be, &from, &to_dir.be, &spelling.to_disk(), true).await?;
-    }
-    if spelling == *to {
-        return Ok(spelling);
-    }
-    // What was replaced was spelled otherwise on the disk.
-    match backend.rename(&to_dir.be, &spelling.to_disk(), &to_dir.be, &to.to_disk(), false).await {
-        Ok(()) => Ok(to.clone()),
-        Err(FsError::Indeterminate) => Err(FsError::Indeterminate),
-        Err(error) => {
-            tracing::debug!(%error, "a renamed object keeps the case of the name that it replaced");
-            Ok(spelling)
-        }
     }
 }

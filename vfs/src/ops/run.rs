@@ -4,7 +4,8 @@
 //! same, perhaps on another thread, so the claim has to be kept until that has ended.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -96,6 +97,23 @@ impl<T> Drop for Tell<T> {
             waker.wake();
         }
     }
+}
+
+/// A call of the backend that changes something, or asks what has come of that. If it panics its outcome is unknown: who
+/// called is told so, and what it touched is settled as after any other lost answer.
+pub(crate) async fn contained<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    if cfg!(shuttle) {
+        // A panic is how the checker, and what the models assert, end a run.
+        return call.await;
+    }
+    let mut call = pin!(call);
+    poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))).unwrap_or_else(|_| {
+            tracing::error!("a backend panicked; what it has done is unknown");
+            Poll::Ready(Err(FsError::Indeterminate))
+        })
+    })
+    .await
 }
 
 impl<F: Default + Send + 'static> Vfs<F> {

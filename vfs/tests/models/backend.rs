@@ -2,7 +2,7 @@
 //! goes on if nobody waits for it any more. It checks what it is called with.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use shoal_vfs::memory::{Memory, MemoryOptions, Watches};
@@ -64,6 +64,8 @@ pub struct Stepped {
     watch: Arc<Mutex<Watch>>,
     pub lookups: AtomicUsize,
     fault: Mutex<Fault>,
+    /// Every lookup fails.
+    blind: AtomicBool,
     late: Mutex<Vec<Late>>,
 }
 
@@ -106,6 +108,7 @@ impl Stepped {
             watch: Arc::default(),
             lookups: AtomicUsize::new(0),
             fault: Mutex::new(Fault::None),
+            blind: AtomicBool::new(false),
             late: Mutex::default(),
         })
     }
@@ -119,7 +122,15 @@ impl Stepped {
         *self.fault.lock().unwrap() = fault;
     }
 
+    /// From now on every lookup fails, or none.
+    pub fn set_blind(&self, blind: bool) {
+        self.blind.store(blind, Ordering::Relaxed);
+    }
+
     fn lookup_fault(&self) -> Result<()> {
+        if self.blind.load(Ordering::Relaxed) {
+            return Err(FsError::Io(5));
+        }
         let mut fault = self.fault.lock().unwrap();
         if *fault == Fault::Lookup {
             *fault = Fault::None;

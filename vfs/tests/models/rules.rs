@@ -212,6 +212,28 @@ pub async fn unknown_renames() {
     bed.finish().await;
 }
 
+/// A rename came about, its answer was lost, and the storage did not say what has come of it: the link still stands at its
+/// old name. Whoever renames by it leaves the stranger alone that has the name by now.
+pub async fn renames_by_an_old_link() {
+    let bed = Bed::new().await;
+    let x = bed.file("x").await;
+    assert!(bed.look("y").await.is_none() && bed.look("z").await.is_none());
+    bed.storage.set_fault(Fault::Late);
+    bed.storage.set_blind(true);
+    assert_eq!(bed.rename(&x, &bed.top, "y").await, Err(FsError::Indeterminate));
+    bed.vfs.quiesce().await;
+    bed.storage.set_blind(false);
+    let (one, two) = (bed.clone(), bed.clone());
+    let key = x.node().key();
+    together!(
+        async move { assert!(one.create(&one.top, "x", CreateHow::file()).await.unwrap().1) },
+        async move { assert_eq!(two.rename(&x, &two.top, "z").await, Err(FsError::NotFound)) },
+    );
+    assert_eq!(bed.look("y").await.map(|link| link.node().key()), Some(key));
+    assert!(bed.look("x").await.is_some() && bed.look("z").await.is_none(), "a stranger was renamed");
+    bed.finish().await;
+}
+
 /// A directory that the backend did not remove was never dead.
 pub async fn failed_removals() {
     let bed = Bed::new().await;
@@ -302,6 +324,7 @@ fn names_that_move() {
 fn failures() {
     holds("unknown_removals", 4_000, model(unknown_removals));
     holds("unknown_renames", 4_000, model(unknown_renames));
+    holds("renames_by_an_old_link", 4_000, model(renames_by_an_old_link));
     holds("failed_removals", 4_000, model(failed_removals));
     holds("errors_are_told", 4_000, model(errors_are_told));
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use shoal_vfs::latency::Latency;
 use shoal_vfs::local::{self, Local};
 use shoal_vfs::memory::{Memory, MemoryOptions};
@@ -38,38 +39,46 @@ async fn dropped_at<F: Future>(poll: usize, future: F) -> Option<F::Output> {
 }
 
 #[derive(Clone)]
-struct Bed {
-    vfs: Arc<Vfs<u32>>,
-    root: Root<u32>,
-    storage: Arc<dyn Backend>,
+pub struct Bed {
+    pub vfs: Arc<Vfs<u32>>,
+    pub root: Root<u32>,
+    pub storage: Arc<dyn Backend>,
     /// Goes with the last of the bed.
     _scratch: Option<Arc<Scratch>>,
 }
 
 /// What lies below.
 #[derive(Clone, Copy)]
-enum On {
+pub enum On {
     Memory { exclusive: bool },
     Disk,
 }
 
-impl Bed {
-    /// `file`, `other`, `dir/`, `dir/inner`, `full/inner/`, `empty/`, known to a cache of which nothing is left.
-    async fn new(on: On) -> Bed {
-        let (backend, scratch): (Arc<dyn Backend>, _) = match on {
+impl On {
+    fn storage(self) -> (Arc<dyn Backend>, Option<Arc<Scratch>>) {
+        match self {
             On::Memory { exclusive } => {
                 (Memory::new(MemoryOptions { exclusive, ..MemoryOptions::default() }), None)
             }
             On::Disk => {
-                let scratch = Arc::new(Scratch::new("cancel"));
-                (
-                    Arc::new(Local::open(scratch.path(), local::Options::default()).expect("opens")),
-                    Some(scratch),
-                )
+                let scratch = Arc::new(Scratch::new("bed"));
+                let local = Local::open(scratch.path(), local::Options::default()).expect("opens");
+                (Arc::new(local), Some(scratch))
             }
-        };
+        }
+    }
+}
+
+impl Bed {
+    async fn new(on: On) -> Bed {
         // Each call has to be waited for, so that there is something to drop.
-        let bed = Bed::over(Arc::new(Latency::new(backend, Duration::from_millis(1))), scratch).await;
+        Bed::behind(on, |backend| Arc::new(Latency::new(backend, Duration::from_millis(1)))).await
+    }
+
+    /// `file`, `other`, `dir/`, `dir/inner`, `full/inner/`, `empty/`, known to a cache of which nothing is left.
+    pub async fn behind(on: On, wrap: impl FnOnce(Arc<dyn Backend>) -> Arc<dyn Backend>) -> Bed {
+        let (backend, scratch) = on.storage();
+        let bed = Bed::over(wrap(backend), scratch).await;
         for (path, how) in [
             ("file", CreateHow::file()),
             ("other", CreateHow::file()),
@@ -79,7 +88,7 @@ impl Bed {
             ("full/inner", CreateHow::directory()),
             ("empty", CreateHow::directory()),
         ] {
-            let (dir, last) = bed.parent(path).await;
+            let (dir, last) = bed.parent(path).await.expect("walks");
             bed.vfs.create(&dir, &last, how, |_, _| ()).await.expect("creates");
         }
         Bed::over(bed.storage, bed._scratch).await
@@ -91,19 +100,19 @@ impl Bed {
         Bed { vfs, root, storage, _scratch: scratch }
     }
 
-    async fn parent(&self, path: &str) -> (Arc<Node<u32>>, Name) {
+    async fn parent(&self, path: &str) -> Result<(Arc<Node<u32>>, Name)> {
         let path = Path::from(path.split('/').map(name).collect::<Vec<_>>());
-        let dir = self.vfs.resolve_parent(&self.root, &path).await.expect("walks");
-        (dir, path.parent_and_last().expect("has a name").1.clone())
+        let dir = self.vfs.resolve_parent(&self.root, &path).await?;
+        Ok((dir, path.parent_and_last().expect("has a name").1.clone()))
     }
 
-    async fn look(&self, path: &str) -> Result<Arc<Link<u32>>> {
-        let (dir, last) = self.parent(path).await;
+    pub async fn look(&self, path: &str) -> Result<Arc<Link<u32>>> {
+        let (dir, last) = self.parent(path).await?;
         self.vfs.lookup_one(&dir, &last).await?.ok_or(FsError::NotFound)
     }
 
     async fn create(&self, path: &str, how: CreateHow) -> Result<()> {
-        let (dir, last) = self.parent(path).await;
+        let (dir, last) = self.parent(path).await?;
         self.vfs.create(&dir, &last, how, |_, _| ()).await.map(drop)
     }
 
@@ -119,7 +128,7 @@ impl Bed {
 
     async fn rename(&self, from: &str, to: &str, replace: bool) -> Result<()> {
         let link = self.look(from).await?;
-        let (dir, last) = self.parent(to).await;
+        let (dir, last) = self.parent(to).await?;
         match self.vfs.rename(&link, &dir, &last, replace, |_| Ok::<_, ()>(())).await {
             Err(RenameError::Fs(error)) => Err(error),
             renamed => {
@@ -132,7 +141,7 @@ impl Bed {
     async fn link(&self, from: &str, to: &str, replace: bool) -> Result<()> {
         let link = self.look(from).await?;
         let file = self.vfs.open(&link, OpenHow::default()).await?;
-        let (dir, last) = self.parent(to).await;
+        let (dir, last) = self.parent(to).await?;
         match self.vfs.link(&link, &file, &dir, &last, replace, |_| Ok::<_, ()>(())).await {
             Err(RenameError::Fs(error)) => Err(error),
             linked => linked.map(drop).map_err(|_| FsError::Busy),
@@ -145,7 +154,7 @@ impl Bed {
         self.vfs.read_dir(link.node(), &file, 0, 10, true).await.map(drop)
     }
 
-    async fn run(&self, what: What) -> Result<()> {
+    pub async fn run(&self, what: What) -> Result<()> {
         match what {
             What::Look => self.look("dir/INNER").await.map(drop),
             What::LookAbsent => match self.look("dir/absent").await {
@@ -153,7 +162,7 @@ impl Bed {
                 found => found.map(|link| panic!("{:?}", link.name())),
             },
             What::Metadata => {
-                let (dir, last) = self.parent("dir/inner").await;
+                let (dir, last) = self.parent("dir/inner").await?;
                 self.vfs.lookup_with_metadata(&dir, &last).await.map(drop)
             }
             What::Walk => self.vfs.walk(&self.root, &[name("full"), name("inner")]).await.map(drop),
@@ -166,6 +175,13 @@ impl Bed {
                 let file = self.vfs.open(&link, OpenHow { read: true, write: true }).await?;
                 file.set_metadata(&SetMetadata { size: Some(5), ..SetMetadata::default() }).await?;
                 file.metadata().await.map(|metadata| assert_eq!(metadata.size, 5))
+            }
+            What::Write => {
+                let link = self.look("dir/inner").await?;
+                let file = self.vfs.open(&link, OpenHow { read: true, write: true }).await?;
+                file.write_at(0, Bytes::from_static(b"data")).await?;
+                file.flush().await?;
+                file.read_at(0, 4).await.map(|data| assert_eq!(&data[..], b"data"))
             }
             What::List => self.list("dir").await,
             What::Settled => {
@@ -184,10 +200,25 @@ impl Bed {
             What::Unlink => self.remove("file", false).await,
             What::UnlinkInUse => self.remove("dir/inner", true).await,
             What::RemoveDirectory => self.remove("empty", false).await,
+            What::RemoveFull => match self.remove("full", false).await {
+                Err(FsError::NotEmpty) => Ok(()),
+                // Another's removal may have failed meanwhile, and with it what was pending.
+                removed => {
+                    removed?;
+                    self.look("full/inner").await.map(drop)
+                }
+            },
             What::Rename => self.rename("file", "renamed", false).await,
             What::RenameCase => self.rename("file", "FILE", false).await,
             What::RenameInto => self.rename("file", "dir/renamed", false).await,
             What::RenameOnto => self.rename("file", "other", true).await,
+            What::RenameOntoCase => self.rename("file", "OTHER", true).await,
+            What::RenameOntoInto => self.rename("file", "dir/inner", true).await,
+            What::RenameTaken => match self.rename("file", "Other", false).await {
+                Err(FsError::Exists) => Ok(()),
+                renamed => renamed.map(|()| panic!("renamed onto a name that is taken")),
+            },
+            What::RenameDirectory => self.rename("dir", "renamed", false).await,
             What::MoveDirectory => self.rename("full", "dir/full", false).await,
             What::ReplaceDirectory => self.rename("full", "empty", true).await,
             What::Link => self.link("file", "dir/linked", false).await,
@@ -197,13 +228,14 @@ impl Bed {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum What {
+pub enum What {
     Look,
     LookAbsent,
     Metadata,
     Walk,
     Open,
     SetLength,
+    Write,
     List,
     Settled,
     Quiesce,
@@ -214,23 +246,29 @@ enum What {
     Unlink,
     UnlinkInUse,
     RemoveDirectory,
+    RemoveFull,
     Rename,
     RenameCase,
     RenameInto,
     RenameOnto,
+    RenameOntoCase,
+    RenameOntoInto,
+    RenameTaken,
+    RenameDirectory,
     MoveDirectory,
     ReplaceDirectory,
     Link,
     LinkOnto,
 }
 
-const ALL: [What; 24] = [
+pub const ALL: [What; 30] = [
     What::Look,
     What::LookAbsent,
     What::Metadata,
     What::Walk,
     What::Open,
     What::SetLength,
+    What::Write,
     What::List,
     What::Settled,
     What::Quiesce,
@@ -241,18 +279,27 @@ const ALL: [What; 24] = [
     What::Unlink,
     What::UnlinkInUse,
     What::RemoveDirectory,
+    What::RemoveFull,
     What::Rename,
     What::RenameCase,
     What::RenameInto,
     What::RenameOnto,
+    What::RenameOntoCase,
+    What::RenameOntoInto,
+    What::RenameTaken,
+    What::RenameDirectory,
     What::MoveDirectory,
     What::ReplaceDirectory,
     What::Link,
     What::LinkOnto,
 ];
 
+/// The names that may stand in the tree afterwards, in the case in which they were not made.
+pub const NAMES: [&str; 10] =
+    ["FILE", "Renamed", "OTHER", "Dir", "Full", "Empty", "Inner", "Made", "Linked", "Absent"];
+
 /// How the one ends that comes after another has done the same: it finds the source gone, or the target there.
-fn is_done_or_was(end: &Result<()>) -> bool {
+pub fn is_done_or_was(end: &Result<()>) -> bool {
     matches!(end, Ok(()) | Err(FsError::NotFound | FsError::Exists | FsError::Stale))
 }
 
@@ -286,7 +333,7 @@ async fn drop_everywhere(on: On, contended: bool) {
             assert!(is_done_or_was(&again), "{what:?} dropped at {polls}, again: {again:?}");
             bed.vfs.quiesce().await;
             // All of the tree, by the cache and by the storage.
-            check(&bed.vfs, &bed.root, &["file", "renamed", "other", "full", "empty"].map(name)).await;
+            check(&bed.vfs, &bed.root, &NAMES.map(name)).await;
             if let Some(end) = end {
                 assert!(is_done_or_was(&end), "{what:?}: {end:?}");
                 break;

@@ -5,5 +5,6 @@
 
 mod cancel;
 mod client;
+mod every;
 mod faults;
 mod storms;
