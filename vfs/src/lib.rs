@@ -265,6 +265,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
         reached.then_some(names)
     }
 
+    /// Another number after each move of a directory. Read before a place that is asked for, and again after it.
+    pub(crate) fn moves(&self) -> u64 {
+        if sync::defect(sync::Defect::MovesAreNotCounted) {
+            return 0;
+        }
+        self.moves_begun.load(Ordering::SeqCst)
+    }
+
     /// Runs `f`, which gives a directory another place, so that [`Vfs::path`] notices.
     pub(crate) fn restructure(&self, f: impl FnOnce()) {
         if sync::defect(sync::Defect::UncountedMoves) {

@@ -229,6 +229,8 @@ defects! {
     LooksThenLines,
     /// Where nobody else changes the tree, a rename does not look whether its source's name still stands for the object.
     RenamesWhatIsThere,
+    /// Who walks upwards does not see that a directory has moved away and back.
+    MovesAreNotCounted,
 }
 
 /// Whether the models have chosen this defect.

@@ -631,6 +631,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
             if directory.mounts.load(std::sync::atomic::Ordering::SeqCst) > 0 {
                 break;
             }
+            // Before the place is read: a directory that is there again may have been away when it was asked for.
+            let moves = self.moves();
             let Some(place) = directory.place.lock().clone() else { break };
             let believed = self.catch_up(&place.dir, caught_up).and_then(|stamp| {
                 let fold = place.dir.mount.fold.folded(&place.name);
@@ -647,7 +649,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     if directory.moving.load(std::sync::atomic::Ordering::SeqCst) {
                         return Err(FsError::Busy);
                     }
-                    if !directory.place.lock().as_ref().is_some_and(|now| now.same(&place)) {
+                    let is_here = directory.place.lock().as_ref().is_some_and(|now| now.same(&place));
+                    if !is_here || self.moves() != moves {
                         continue;
                     }
                     self.suspect(&place);

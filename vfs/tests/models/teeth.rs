@@ -60,6 +60,7 @@ fn broken_by(defect: Defect) -> Option<Arc<dyn Fn() + Send + Sync>> {
         Defect::DeadTooEarly => by!(rules::failed_removals),
         Defect::ErrorIsAbsence => by!(rules::errors_are_told),
         Defect::TellsOfStrangers => by!(rules::strangers_remove),
+        Defect::MovesAreNotCounted => by!(tree::directories_move_away_and_back),
         Defect::RenamesWhatIsThere => by!(rules::renames_by_an_old_link),
     }
 }

@@ -199,9 +199,68 @@ pub async fn foreign_moves() {
     bed.finish().await;
 }
 
+/// Where others write too: we move a directory away and back, while a file in it is removed. It has been ours all the time.
+pub async fn directories_move_away_and_back() {
+    let bed = Bed::shared().await;
+    let d = bed.directory(&bed.top, "d").await;
+    let (x, _) = bed.create(d.node(), "x", CreateHow::file()).await.unwrap();
+    let (one, two) = (bed.clone(), bed.clone());
+    let moved = Arc::clone(&d);
+    together!(
+        async move {
+            for text in ["e", "d"] {
+                one.rename(&moved, &one.top, text).await.unwrap();
+            }
+        },
+        async move { assert_eq!(two.remove(&x).await, Ok(Removal::Removed)) },
+    );
+    assert!(bed.vfs.lookup_one(d.node(), &name("x")).await.unwrap().is_none());
+    bed.finish().await;
+}
+
+/// Somebody else moves a file away and a client finds it there, while another client replaces it where it was.
+pub async fn targets_move_away() {
+    let bed = Bed::shared().await;
+    let d = bed.directory(&bed.top, "d").await;
+    let (a, t) = (bed.file("a").await, bed.file("T").await);
+    let (source, target) = (a.node().key(), t.node().key());
+    let (one, two, three) = (bed.clone(), bed.clone(), bed.clone());
+    let looked_in = Arc::clone(d.node());
+    together!(
+        async move {
+            let root = one.storage.root().await.unwrap().node;
+            let storage = one.storage.direct();
+            let into = storage.lookup(&root, &name("d").to_disk()).await.unwrap().unwrap().node;
+            let (from, to) = (name("T").to_disk(), name("u").to_disk());
+            let _replaced_first = storage.rename(&root, &from, &into, &to, false).await;
+        },
+        async move {
+            two.vfs.lookup_one(&looked_in, &name("u")).await.unwrap();
+            two.vfs.lookup_one(&looked_in, &name("U")).await.unwrap();
+        },
+        async move { three.rename(&a, &three.top, "t").await.unwrap() },
+    );
+    let found = |link: Option<Arc<Link<u32>>>| link.map(|link| link.node().key());
+    let moved = found(bed.vfs.lookup_one(d.node(), &name("u")).await.unwrap());
+    let (a, t) = (found(bed.look("a").await), found(bed.look("t").await));
+    let u = found(bed.look("u").await);
+    assert_eq!((a, u), (None, None), "renamed to another name than was said");
+    // Replaced and then moved away, or the other way round, or replaced in its place.
+    let is_one_after_the_other = match (moved, t) {
+        (None, Some(t)) => t == source,
+        (Some(moved), None) => moved == source,
+        (Some(moved), Some(t)) => (moved, t) == (target, source),
+        (None, None) => false,
+    };
+    assert!(is_one_after_the_other, "{moved:?} was moved away, {t:?} is left");
+    bed.finish().await;
+}
+
 #[test]
 fn foreign() {
     holds("foreign_moves", 5000, model(foreign_moves));
+    holds("targets_move_away", 5000, model(targets_move_away));
+    holds("directories_move_away_and_back", 5000, model(directories_move_away_and_back));
 }
 
 #[test]
