@@ -231,6 +231,8 @@ defects! {
     RenamesWhatIsThere,
     /// Who walks upwards does not see that a directory has moved away and back.
     MovesAreNotCounted,
+    /// What is learnt of an unsure name while an index is filled is not kept for it.
+    FillForgetsTheLearnt,
 }
 
 /// Whether the models have chosen this defect.

@@ -9,6 +9,7 @@
 //!   nobody's business but its owner's, and for each name by itself the index has to be right at the end of each claim.
 //! - Changes that end while the names are being read are kept in a journal, and applied in order to what was read: for a
 //!   name that changed meanwhile the last change decides, for all others the reading is right.
+//!   So is what a search finds of a name that was unsure: it may have been read as it was before.
 //! - A name whose change has not come to a known end (it is under way, its outcome is unknown, its task was lost) is
 //!   *unsure*: the index has no answer for it, until somebody with its claim has looked.
 //! - Where a watcher tells of changes, it tells of ours as well, and the index follows the queue alone: it is what the
@@ -45,8 +46,8 @@ use crate::node::{Node, NodeId};
 use crate::rank::Level;
 use crate::sync::{Defect, Mutex, defect, mutex};
 
-/// The most names of one directory's index.
-const ENTRIES_MAX: usize = 2_000_000;
+/// The most names of one directory's index (in the models few enough to come about).
+const ENTRIES_MAX: usize = if cfg!(shuttle) { 8 } else { 2_000_000 };
 
 /// The most memory of one directory's index, in bytes.
 const BYTES_MAX: usize = 64 << 20;
@@ -167,8 +168,18 @@ impl NameIndex {
 
     /// False: there is no room for it.
     fn apply(&mut self, change: &Changed) -> bool {
-        let fold = self.folded(change.disk.as_bytes());
-        self.set(&fold, change.disk.as_bytes(), change.present)
+        match change {
+            Changed::Name { disk, present } => {
+                let fold = self.folded(disk.as_bytes());
+                self.set(&fold, disk.as_bytes(), *present)
+            }
+            Changed::Absent(fold) => {
+                for disk in self.spellings(fold) {
+                    self.remove(fold, disk.as_bytes());
+                }
+                true
+            }
+        }
     }
 
     fn set(&mut self, fold: &FoldedName, disk: &[u8], present: bool) -> bool {
@@ -202,10 +213,12 @@ pub(crate) fn is_spelling(fold: Fold, disk: &[u8], wanted: &FoldedName) -> bool 
     fold.fold(&Name::from_disk(disk)) == *wanted
 }
 
-/// A change of a name that came while the names were being read.
-struct Changed {
-    disk: DiskName,
-    present: bool,
+/// What was changed or learnt of a name while the names were being read.
+enum Changed {
+    /// A spelling came or went.
+    Name { disk: DiskName, present: bool },
+    /// Whatever spellings were read: when all were looked for there was none but those that follow.
+    Absent(FoldedName),
 }
 
 enum Stage {
@@ -236,6 +249,8 @@ struct Inner {
     searches: u32,
     /// When it was last of use, by the clock of all.
     used: u64,
+    /// There was no room for all names when it was last to be made or kept.
+    full: bool,
     /// What it is counted as.
     bytes: usize,
     /// Names whose last change has come to no known end.
@@ -275,6 +290,7 @@ impl DirIndex {
                     stage: Stage::None,
                     searches: 0,
                     used: 0,
+                    full: false,
                     bytes: 0,
                     unsure: BTreeSet::new(),
                     queue: None,
@@ -307,7 +323,7 @@ impl Inner {
             Stage::None => true,
             Stage::Filling { .. } if defect(Defect::FillWithoutJournal) => true,
             Stage::Filling { journal, .. } => {
-                journal.push(Changed { disk: DiskName::new(disk), present });
+                journal.push(Changed::Name { disk: DiskName::new(disk), present });
                 journal.len() < JOURNAL_MAX
             }
             Stage::Complete { names, .. } => names.set(fold, disk, present),
@@ -486,6 +502,11 @@ impl<F> Node<F> {
         matches!(inner.token, Some((_, Some(compared))) if !age.is_zero() && compared.elapsed() < age)
     }
 
+    /// Whether the directory has more names than an index takes: each search reads them all.
+    pub(crate) fn is_full(&self) -> bool {
+        self.directory().is_some_and(|directory| directory.index.inner.lock().full)
+    }
+
     /// Whether there is an index that a token has to be compared for.
     pub(crate) fn has_index(&self) -> bool {
         let Some(directory) = self.directory() else { return false };
@@ -620,6 +641,7 @@ impl<F> Node<F> {
         self.with_index(|inner, _| match inner.stage {
             Stage::Filling { ticket, .. } if ticket == listing.ticket => {
                 inner.listing = Some(Box::new(listing));
+                inner.full |= !fits;
                 (fits, ())
             }
             _ => (true, ()),
@@ -648,7 +670,9 @@ impl<F> Node<F> {
             if let Some((_, compared)) = &mut inner.token {
                 *compared = None;
             }
-            (inner.apply(fold, disk.as_bytes(), present), ())
+            let fits = inner.apply(fold, disk.as_bytes(), present);
+            inner.full |= !fits;
+            (fits, ())
         });
     }
 
@@ -667,12 +691,12 @@ impl<F> Node<F> {
             }
             inner.sure(fold);
             let mut fits = true;
-            let known = match &inner.stage {
-                Stage::Complete { names, .. } => names.spellings(fold),
-                _ => Vec::new(),
-            };
-            for gone in known {
-                fits &= inner.apply(fold, gone.as_bytes(), false);
+            match &mut inner.stage {
+                Stage::None => {}
+                // It may have been read before the change of which nobody knew what came of it.
+                Stage::Filling { .. } if defect(Defect::FillForgetsTheLearnt) => {}
+                Stage::Filling { journal, .. } => journal.push(Changed::Absent(fold.clone())),
+                Stage::Complete { names, .. } => _ = names.apply(&Changed::Absent(fold.clone())),
             }
             for disk in found {
                 fits &= inner.apply(fold, disk.as_bytes(), true);
@@ -711,6 +735,7 @@ impl<F> Ticket<F> {
                 return (true, ());
             }
             let fits = std::mem::take(journal).iter().all(|change| names.apply(change));
+            inner.full = !fits;
             inner.stage = Stage::Complete { stamp: *stamp, names: Box::new(names) };
             inner.listing = None;
             inner.token = token.map(|token| (token, None));
@@ -832,6 +857,12 @@ async fn read<F>(dir: &Arc<Node<F>>) -> Result<Option<(NameIndex, Option<Token>)
         && !backend.token(&dir.be).await?.is_some_and(|now| now.is(token))
     {
         return Ok(None);
+    }
+    if !collected.fits {
+        dir.with_index(|inner, _| {
+            inner.full = true;
+            (true, ())
+        });
     }
     Ok(collected.fits.then(|| (collected.into_names(), token)))
 }

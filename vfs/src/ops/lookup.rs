@@ -264,7 +264,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     // Asked by somebody else after we had come. He may have spelled the name otherwise.
                     match value.pick(name) {
                         None => return Ok(None),
-                        Some(link) if dir.mount.trust || dir.mount.exact || link.is_at(dir, name) => {
+                        Some(link) if self.is_whole(dir) || dir.mount.exact || link.is_at(dir, name) => {
                             return Ok(Some((Arc::clone(link), None)));
                         }
                         Some(_) => {}
@@ -278,7 +278,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 Access::Claim(mut claim) => {
                     // Before the storage is asked: what others change from now on is noted, or gives another stamp.
                     claim.since(if dir.mount.trust { stamp } else { dir.stamp() });
-                    let stored = (!dir.mount.trust).then(|| claim.value());
+                    let stored = (!self.is_whole(dir)).then(|| claim.value());
                     let found = match self.find(dir, name, &claim, stored.as_ref(), caught_up).await {
                         Ok(found) => found,
                         Err(error) => {
@@ -332,6 +332,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
             && !link.has(GONE)
             && !link.node().is_dead();
         Ok(same.then(|| (Arc::clone(link), Some(info.metadata))))
+    }
+
+    /// Whether all spellings of a name are looked for whenever it is: where that is done once for all times, unless each
+    /// search reads more names than an index takes. Then the spelling that was asked for is tried first.
+    fn is_whole(&self, dir: &Node<F>) -> bool {
+        dir.mount.trust && !dir.is_full()
     }
 
     /// Asks the backend for one exact spelling.
@@ -600,7 +606,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             return Ok(believed);
         }
         claim.since(dir.stamp());
-        let stored = (!all && !dir.mount.trust).then(|| claim.value());
+        let stored = (!all && !self.is_whole(dir)).then(|| claim.value());
         let found = self.find(dir, name, claim, stored.as_ref(), caught_up).await?;
         claim.set_partial(found.partial);
         claim.learn(if claim.stamp().is_some() || !found.value.links().is_empty() {

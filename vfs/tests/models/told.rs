@@ -1,6 +1,8 @@
 //! What is believed of a storage that others change too and that tells of it, and of a directory's index: whoever comes
 //! after a change has ended sees it.
 
+use std::sync::Arc;
+
 use shoal_vfs::*;
 
 use crate::backend::{Bed, Fault, model, name};
@@ -251,6 +253,161 @@ pub async fn fills_beside_the_unknown() {
     bed.finish().await;
 }
 
+/// Makes a directory's index, beside whatever else is done, by searches for names that are not there.
+async fn fill(bed: &Bed) {
+    for text in ["u", "v", "w"] {
+        assert!(bed.look(text).await.is_none());
+    }
+}
+
+/// Drives all slots out, so that the index has to answer; then whether each name is there.
+async fn answers(bed: &Bed, names: &[(&str, bool)]) {
+    for text in ["n1", "n2", "n3", "n4"] {
+        assert!(bed.look(text).await.is_none());
+    }
+    for (text, there) in names {
+        assert_eq!(bed.look(text).await.is_some(), *there, "{text}");
+    }
+    bed.finish().await;
+}
+
+/// A storage of ours alone with the file `a` in it, unknown to the cache, which keeps one name.
+async fn little() -> Bed {
+    let bed = Bed::with(true, Options { names_max: 1, ..Options::default() }).await;
+    bed.plant("a", CreateHow::file()).await;
+    bed
+}
+
+/// A directory's names are read while one is made in it, by two who want it in two cases.
+pub async fn fills_beside_creates() {
+    let bed = little().await;
+    let (one, two, three) = (bed.clone(), bed.clone(), bed.clone());
+    together!(
+        async move { fill(&one).await },
+        async move { drop(two.create(&two.top, "x", CreateHow::file()).await.unwrap()) },
+        async move { drop(three.create(&three.top, "X", CreateHow::directory()).await.unwrap()) },
+    );
+    answers(&bed, &[("X", true), ("A", true)]).await;
+}
+
+/// A directory's names are read while one in it is renamed, changes its case, and goes to another directory.
+pub async fn fills_beside_renames() {
+    let bed = little().await;
+    let d = bed.directory(&bed.top, "d").await;
+    let (a, b) = (bed.look("a").await.unwrap(), bed.file("b").await);
+    let (one, two, three) = (bed.clone(), bed.clone(), bed.clone());
+    together!(
+        async move { fill(&one).await },
+        async move {
+            two.rename(&a, &two.top, "A").await.unwrap();
+            two.rename(&a, &two.top, "c").await.unwrap();
+        },
+        async move { three.rename(&b, d.node(), "b").await.unwrap() },
+    );
+    answers(&bed, &[("A", false), ("C", true), ("B", false), ("D", true)]).await;
+}
+
+/// A directory's names are read while one in it is removed and made again.
+pub async fn fills_beside_removals() {
+    let bed = little().await;
+    let a = bed.look("a").await.unwrap();
+    let b = bed.file("b").await;
+    let (one, two, three) = (bed.clone(), bed.clone(), bed.clone());
+    together!(
+        async move { fill(&one).await },
+        async move {
+            assert_eq!(two.remove(&a).await, Ok(Removal::Removed));
+            two.create(&two.top, "A", CreateHow::file()).await.unwrap();
+        },
+        async move { assert_eq!(three.remove(&b).await, Ok(Removal::Removed)) },
+    );
+    answers(&bed, &[("a", true), ("B", false)]).await;
+}
+
+/// A directory's names are read while others change them, and the queue tells of that.
+pub async fn fills_beside_foreign_changes() {
+    let bed = Bed::told(MANY, 1).await;
+    bed.plant("a", CreateHow::file()).await;
+    let d = bed.directory(&bed.top, "d").await;
+    let (one, two, three) = (bed.clone(), bed.clone(), bed.clone());
+    together!(
+        async move { fill(&one).await },
+        async move {
+            two.plant("x", CreateHow::file()).await;
+            assert!(two.look("X").await.is_some(), "made, and then absent");
+            two.pluck("a").await;
+            assert!(two.look("A").await.is_none(), "removed, and then there");
+        },
+        async move {
+            // A directory gets its new place in the cache, too.
+            let root = three.storage.root().await.unwrap().node;
+            let (from, to) = (name("d").to_disk(), name("e").to_disk());
+            three.storage.direct().rename(&root, &from, &root, &to, false).await.unwrap();
+            let found = three.look("E").await.expect("moved, and then absent");
+            assert!(Arc::ptr_eq(found.node(), d.node()) && found.name() == Some(name("e")));
+        },
+    );
+    answers(&bed, &[("X", true), ("A", false), ("D", false), ("E", true)]).await;
+}
+
+/// A directory's names are read while one in it is removed, of which nobody knows at first, and made again in another case.
+pub async fn fills_beside_a_lost_answer() {
+    let bed = little().await;
+    let a = bed.look("a").await.unwrap();
+    let (one, two) = (bed.clone(), bed.clone());
+    together!(async move { fill(&one).await }, async move {
+        two.storage.set_fault(Fault::Late);
+        assert_eq!(two.remove(&a).await, Err(FsError::Indeterminate));
+        two.vfs.quiesce().await;
+        assert!(two.create(&two.top, "A", CreateHow::file()).await.unwrap().1, "it was removed");
+    });
+    answers(&bed, &[("a", true)]).await;
+}
+
+/// A directory's names are read while its slots are driven out, some of them by those who wait for the reading.
+pub async fn fills_beside_evictions() {
+    let bed = little().await;
+    let (one, two, three) = (bed.clone(), bed.clone(), bed.clone());
+    together!(async move { fill(&one).await }, async move { fill(&two).await }, async move {
+        for text in ["x", "y"] {
+            assert!(three.create(&three.top, text, CreateHow::file()).await.unwrap().1);
+            assert!(three.look("A").await.is_some());
+        }
+    },);
+    answers(&bed, &[("X", true), ("Y", true), ("A", true)]).await;
+}
+
+/// A directory has more names than its index takes: a name that is spelled as it stands there costs no search, and is
+/// right while it is renamed and asked for in another case.
+pub async fn full_directories() {
+    let bed = Bed::many().await;
+    for number in 0..9 {
+        bed.plant(&format!("f{number}"), CreateHow::file()).await;
+    }
+    bed.plant("foo", CreateHow::file()).await;
+    fill(&bed).await;
+    bed.vfs.quiesce().await;
+    let searches = bed.vfs.counters().backend_folded_lookups;
+    assert!(bed.look("f1").await.is_some());
+    assert_eq!(bed.vfs.counters().backend_folded_lookups, searches, "it was searched for");
+    let (one, two) = (bed.clone(), bed.clone());
+    let foo = bed.look("foo").await.unwrap();
+    let kept = Arc::clone(&foo);
+    together!(
+        async move {
+            for text in ["FOO", "foo"] {
+                assert!(one.look(text).await.is_none_or(|link| Arc::ptr_eq(&link, &kept)));
+            }
+        },
+        async move {
+            assert!(!two.create(&two.top, "Foo", CreateHow::file()).await.unwrap().1, "made beside another");
+            two.rename(&foo, &two.top, "bar").await.unwrap();
+            assert!(two.look("foo").await.is_none() && two.look("Bar").await.is_some());
+        },
+    );
+    bed.finish().await;
+}
+
 #[test]
 fn foreign_changes_are_told() {
     holds("barrier", 4_000, model(barrier));
@@ -268,4 +425,11 @@ fn foreign_changes_are_told() {
 fn indexes() {
     holds("fills", 2_000, model(fills));
     holds("fills_beside_the_unknown", 2_000, model(fills_beside_the_unknown));
+    holds("fills_beside_creates", 2_000, model(fills_beside_creates));
+    holds("fills_beside_renames", 2_000, model(fills_beside_renames));
+    holds("fills_beside_removals", 2_000, model(fills_beside_removals));
+    holds("fills_beside_foreign_changes", 2_000, model(fills_beside_foreign_changes));
+    holds("fills_beside_a_lost_answer", 2_000, model(fills_beside_a_lost_answer));
+    holds("fills_beside_evictions", 2_000, model(fills_beside_evictions));
+    holds("full_directories", 2_000, model(full_directories));
 }
