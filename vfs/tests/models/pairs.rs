@@ -37,6 +37,10 @@ enum Op {
     OutsideCreate(&'static str),
     OutsideRemove(&'static str),
     OutsideMove(&'static str, &'static str),
+    /// Moved by others, and found there by a client: a directory gets its new place in the cache.
+    Rehome(&'static str, &'static str),
+    /// Names are searched for that are not there, until the directory's index is made.
+    Fill(&'static str),
 }
 
 /// What clients do: to a file, to a directory, within and across, to free names and to taken ones.
@@ -73,6 +77,11 @@ const OPS: [Op; 26] = [
 const OUTSIDE: [Op; 4] =
     [Op::OutsideCreate("z"), Op::OutsideRemove("f"), Op::OutsideMove("e", "y"), Op::OutsideMove("f", "z")];
 
+/// What makes the index of a directory.
+const FILLS: [Op; 1] = [Op::Fill("")];
+
+const REHOMES: [Op; 2] = [Op::Rehome("e", "y"), Op::Rehome("d", "y")];
+
 /// How an operation ended that failed. Which of the words for an object that is gone it meets depends on how far it had
 /// come.
 fn failed(error: FsError) -> String {
@@ -87,8 +96,12 @@ fn told<T>(end: Result<T>, good: impl FnOnce(T) -> String) -> String {
 }
 
 impl Tree {
-    async fn new(exclusive: bool, options: Options) -> Tree {
-        let bed = Bed::with(exclusive, options).await;
+    async fn new(way: Way) -> Tree {
+        if way.storage == Storage::Told {
+            return Tree::planted(way).await;
+        }
+        let options = Options { names_max: way.names_max, ..Options::default() };
+        let bed = Bed::with(way.storage == Storage::Ours, options).await;
         let mut tree = Tree { bed, links: HashMap::new(), labels: HashMap::new() };
         for (dir, text) in DIRECTORIES {
             let made = tree.bed.create(&tree.dir(dir), text, CreateHow::directory()).await.unwrap().0;
@@ -97,6 +110,24 @@ impl Tree {
         for (dir, text) in FILES {
             let made = tree.bed.create(&tree.dir(dir), text, CreateHow::file()).await.unwrap().0;
             tree.add(text, made);
+        }
+        tree
+    }
+
+    /// Made by others, and known by the spellings that they chose: no name was searched for, and there is no index yet.
+    async fn planted(way: Way) -> Tree {
+        let bed = Bed::told(1_000, way.names_max).await;
+        let mut tree = Tree { bed, links: HashMap::new(), labels: HashMap::new() };
+        let storage = Arc::clone(&tree.bed.storage);
+        let mut nodes = HashMap::from([("", storage.root().await.unwrap().node)]);
+        let directories = DIRECTORIES.map(|place| (place, CreateHow::directory()));
+        let files = FILES.map(|place| (place, CreateHow::file()));
+        for ((dir, text), how) in directories.into_iter().chain(files) {
+            let disk = name(text).to_disk();
+            let (info, _) = storage.direct().create(&nodes[dir], &disk, &how).await.unwrap();
+            nodes.insert(text, info.node);
+            let link = tree.bed.vfs.lookup_one(&tree.dir(dir), &name(text)).await.unwrap().unwrap();
+            tree.add(text, link);
         }
         tree
     }
@@ -210,13 +241,32 @@ impl Tree {
                 let removed = bed.storage.direct().unlink(&root, &name(link).to_disk(), &key).await;
                 told(removed, |()| "removed".to_owned())
             }
-            Op::OutsideMove(from, to) => {
-                let root = bed.storage.root().await.unwrap().node;
-                let (from, to) = (name(from).to_disk(), name(to).to_disk());
-                let moved = bed.storage.direct().rename(&root, &from, &root, &to, false).await;
-                told(moved, |()| "moved".to_owned())
+            Op::Fill(dir) => {
+                let mut found = 0;
+                for text in ["u", "v", "w"] {
+                    match bed.vfs.lookup_one(&self.dir(dir), &name(text)).await {
+                        Ok(link) => found += usize::from(link.is_some()),
+                        Err(error) => return failed(error),
+                    }
+                }
+                format!("{found} found")
+            }
+            Op::OutsideMove(from, to) => self.move_outside(from, to).await,
+            Op::Rehome(from, to) => {
+                let moved = self.move_outside(from, to).await;
+                // Whoever else has moved it meanwhile, it is what the storage has.
+                drop(bed.vfs.lookup_one(&bed.top, &name(to)).await);
+                moved
             }
         }
+    }
+
+    async fn move_outside(&self, from: &str, to: &str) -> String {
+        let storage = &self.bed.storage;
+        let root = storage.root().await.unwrap().node;
+        let (from, to) = (name(from).to_disk(), name(to).to_disk());
+        let moved = storage.direct().rename(&root, &from, &root, &to, false).await;
+        told(moved, |()| "moved".to_owned())
     }
 
     /// What is on the storage: path to object.
@@ -253,16 +303,18 @@ fn any_case(left: BTreeMap<String, &'static str>) -> BTreeMap<String, &'static s
 /// What both were told, and what is left.
 type Outcome = (Option<(String, String)>, BTreeMap<String, &'static str>);
 
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    exclusive: bool,
-    names_max: usize,
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Storage {
+    Ours,
+    Shared,
+    /// Shared, and it tells of changes.
+    Told,
 }
 
-impl Way {
-    fn options(self) -> Options {
-        Options { names_max: self.names_max, ..Options::default() }
-    }
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    storage: Storage,
+    names_max: usize,
 }
 
 /// What comes of the two one after the other, in either order.
@@ -273,7 +325,7 @@ fn in_turn(way: Way, a: Op, b: Op, with_answers: bool) -> Vec<Outcome> {
         once(model(move || {
             let outcomes = Arc::clone(&outcomes);
             async move {
-                let tree = Tree::new(way.exclusive, way.options()).await;
+                let tree = Tree::new(way).await;
                 let answers = if a_first {
                     let a = tree.run(a).await;
                     (a, tree.run(b).await)
@@ -296,13 +348,18 @@ fn in_turn(way: Way, a: Op, b: Op, with_answers: bool) -> Vec<Outcome> {
 }
 
 fn side_by_side(way: Way, a: Op, b: Op, with_answers: bool, schedules: usize) {
-    let allowed = Arc::new(in_turn(way, a, b, with_answers));
+    let mut allowed = in_turn(way, a, b, with_answers);
+    if let Op::Rehome(from, to) = b {
+        // What comes between the move and that a client finds it.
+        allowed.extend(in_turn(way, a, Op::OutsideMove(from, to), with_answers));
+    }
+    let allowed = Arc::new(allowed);
     quietly_holds(
         schedules,
         model(move || {
             let allowed = Arc::clone(&allowed);
             async move {
-                let tree = Tree::new(way.exclusive, way.options()).await;
+                let tree = Tree::new(way).await;
                 let (one, two) = (tree.clone(), tree.clone());
                 let one = spawn(async move { one.run(a).await });
                 let two = spawn(async move { two.run(b).await });
@@ -342,20 +399,42 @@ fn every_pair(text: &str, way: Way, others: &[Op], with_answers: bool, schedules
 
 #[test]
 fn every_pair_of_operations() {
-    every_pair("alone", Way { exclusive: true, names_max: 1_000 }, &OPS, true, 30);
+    every_pair("alone", Way { storage: Storage::Ours, names_max: 1_000 }, &OPS, true, 30);
 }
 
 #[test]
 fn every_pair_of_operations_with_eviction() {
-    every_pair("with eviction", Way { exclusive: true, names_max: 1 }, &OPS, true, 20);
+    every_pair("with eviction", Way { storage: Storage::Ours, names_max: 1 }, &OPS, true, 20);
 }
 
 #[test]
 fn every_pair_of_operations_where_others_write_too() {
-    every_pair("where others write too", Way { exclusive: false, names_max: 1_000 }, &OPS, true, 20);
+    every_pair("where others write too", Way { storage: Storage::Shared, names_max: 1_000 }, &OPS, true, 20);
 }
 
 #[test]
 fn every_operation_beside_an_outside_change() {
-    every_pair("beside an outside change", Way { exclusive: false, names_max: 1_000 }, &OUTSIDE, false, 30);
+    every_pair(
+        "beside an outside change",
+        Way { storage: Storage::Shared, names_max: 1_000 },
+        &OUTSIDE,
+        false,
+        30,
+    );
+}
+
+#[test]
+fn every_operation_beside_a_directory_that_gets_another_place() {
+    for names_max in [1_000, 1] {
+        let way = Way { storage: Storage::Shared, names_max };
+        every_pair("beside re-homing", way, &REHOMES, false, 20);
+    }
+}
+
+#[test]
+fn every_operation_beside_the_making_of_an_index() {
+    for names_max in [1_000, 1] {
+        let way = Way { storage: Storage::Told, names_max };
+        every_pair("beside the making of an index", way, &FILLS, true, 30);
+    }
 }

@@ -95,6 +95,41 @@ pub async fn moves_of_two_directories() {
     bed.finish().await;
 }
 
+/// Two directories, out of each of which something is moved into the other, to the very name that the other's had: files,
+/// directories, and one of each. Nobody waits in a circle, and nothing is lost.
+pub async fn moves_both_ways() {
+    for (first, second) in [
+        (CreateHow::file(), CreateHow::file()),
+        (CreateHow::directory(), CreateHow::directory()),
+        (CreateHow::file(), CreateHow::directory()),
+    ] {
+        let bed = Bed::new().await;
+        let (d, e) = (bed.directory(&bed.top, "d").await, bed.directory(&bed.top, "e").await);
+        let (x, _) = bed.create(d.node(), "x", first).await.unwrap();
+        let (y, _) = bed.create(e.node(), "y", second).await.unwrap();
+        let (one, two) = (bed.clone(), bed.clone());
+        let (there, back) = (Arc::clone(e.node()), Arc::clone(d.node()));
+        let (moved, other) = (Arc::clone(&x), Arc::clone(&y));
+        together!(
+            async move { ended(one.rename(&moved, &there, "z").await, &[FsError::NotFound]) },
+            async move {
+                two.rename(&other, &back, "X").await.unwrap_or_else(|error| {
+                    // A file does not replace a directory, nor the other way round, while it is still there.
+                    assert!(matches!(error, FsError::IsADirectory | FsError::NotADirectory), "{error}");
+                });
+            }
+        );
+        let mut left = 0;
+        for dir in [d.node(), e.node()] {
+            for text in ["x", "y", "z"] {
+                left += usize::from(bed.vfs.lookup_one(dir, &name(text)).await.unwrap().is_some());
+            }
+        }
+        assert!(left == 2 || left == 1 && x.is_gone(), "{left} are left");
+        bed.finish().await;
+    }
+}
+
 /// Both names of a rename change at one instant: nobody sees the object at neither, and nobody at both.
 pub async fn renames_are_one_instant() {
     let bed = Bed::new().await;
@@ -310,6 +345,7 @@ fn orders_of_locks() {
     holds("removals_all_the_way_up", 4_000, model(removals_all_the_way_up));
     holds("moves_of_two_directories", 4_000, model(moves_of_two_directories));
     holds("renames_of_two_objects", 4_000, model(renames_of_two_objects));
+    holds("moves_both_ways", 2_000, model(moves_both_ways));
 }
 
 #[test]
