@@ -391,8 +391,8 @@ pub async fn full_directories() {
     assert!(bed.look("f1").await.is_some());
     assert_eq!(bed.vfs.counters().backend_folded_lookups, searches, "it was searched for");
     let (one, two) = (bed.clone(), bed.clone());
-    let foo = bed.look("foo").await.unwrap();
-    let kept = Arc::clone(&foo);
+    let lower = bed.look("foo").await.unwrap();
+    let kept = Arc::clone(&lower);
     together!(
         async move {
             for text in ["FOO", "foo"] {
@@ -401,7 +401,7 @@ pub async fn full_directories() {
         },
         async move {
             assert!(!two.create(&two.top, "Foo", CreateHow::file()).await.unwrap().1, "made beside another");
-            two.rename(&foo, &two.top, "bar").await.unwrap();
+            two.rename(&lower, &two.top, "bar").await.unwrap();
             assert!(two.look("foo").await.is_none() && two.look("Bar").await.is_some());
         },
     );
