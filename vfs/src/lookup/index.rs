@@ -28,7 +28,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -241,6 +241,8 @@ enum Stage {
 /// What a directory has of an index.
 pub(crate) struct DirIndex {
     inner: Mutex<Inner>,
+    /// There was no room for all names when it was last to be made or kept. Beside the mutex: each search asks for it.
+    full: AtomicBool,
 }
 
 struct Inner {
@@ -249,8 +251,6 @@ struct Inner {
     searches: u32,
     /// When it was last of use, by the clock of all.
     used: u64,
-    /// There was no room for all names when it was last to be made or kept.
-    full: bool,
     /// What it is counted as.
     bytes: usize,
     /// Names whose last change has come to no known end.
@@ -290,7 +290,6 @@ impl DirIndex {
                     stage: Stage::None,
                     searches: 0,
                     used: 0,
-                    full: false,
                     bytes: 0,
                     unsure: BTreeSet::new(),
                     queue: None,
@@ -298,6 +297,7 @@ impl DirIndex {
                     token: None,
                 },
             ),
+            full: AtomicBool::new(false),
         }
     }
 }
@@ -504,7 +504,13 @@ impl<F> Node<F> {
 
     /// Whether the directory has more names than an index takes: each search reads them all.
     pub(crate) fn is_full(&self) -> bool {
-        self.directory().is_some_and(|directory| directory.index.inner.lock().full)
+        self.directory().is_some_and(|directory| directory.index.full.load(Ordering::Relaxed))
+    }
+
+    fn set_full(&self, full: bool) {
+        if let Some(directory) = self.directory() {
+            directory.index.full.store(full, Ordering::Relaxed);
+        }
     }
 
     /// Whether there is an index that a token has to be compared for.
@@ -641,7 +647,9 @@ impl<F> Node<F> {
         self.with_index(|inner, _| match inner.stage {
             Stage::Filling { ticket, .. } if ticket == listing.ticket => {
                 inner.listing = Some(Box::new(listing));
-                inner.full |= !fits;
+                if !fits {
+                    self.set_full(true);
+                }
                 (fits, ())
             }
             _ => (true, ()),
@@ -671,7 +679,9 @@ impl<F> Node<F> {
                 *compared = None;
             }
             let fits = inner.apply(fold, disk.as_bytes(), present);
-            inner.full |= !fits;
+            if !fits {
+                self.set_full(true);
+            }
             (fits, ())
         });
     }
@@ -735,7 +745,7 @@ impl<F> Ticket<F> {
                 return (true, ());
             }
             let fits = std::mem::take(journal).iter().all(|change| names.apply(change));
-            inner.full = !fits;
+            self.dir.set_full(!fits);
             inner.stage = Stage::Complete { stamp: *stamp, names: Box::new(names) };
             inner.listing = None;
             inner.token = token.map(|token| (token, None));
@@ -859,10 +869,7 @@ async fn read<F>(dir: &Arc<Node<F>>) -> Result<Option<(NameIndex, Option<Token>)
         return Ok(None);
     }
     if !collected.fits {
-        dir.with_index(|inner, _| {
-            inner.full = true;
-            (true, ())
-        });
+        dir.set_full(true);
     }
     Ok(collected.fits.then(|| (collected.into_names(), token)))
 }
