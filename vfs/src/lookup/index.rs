@@ -700,14 +700,16 @@ impl<F> Node<F> {
                 return (true, ());
             }
             inner.sure(fold);
-            let mut fits = true;
-            match &mut inner.stage {
-                Stage::None => {}
+            let mut fits = match &mut inner.stage {
+                Stage::None => true,
                 // It may have been read before the change of which nobody knew what came of it.
-                Stage::Filling { .. } if defect(Defect::FillForgetsTheLearnt) => {}
-                Stage::Filling { journal, .. } => journal.push(Changed::Absent(fold.clone())),
-                Stage::Complete { names, .. } => _ = names.apply(&Changed::Absent(fold.clone())),
-            }
+                Stage::Filling { .. } if defect(Defect::FillForgetsTheLearnt) => true,
+                Stage::Filling { journal, .. } => {
+                    journal.push(Changed::Absent(fold.clone()));
+                    journal.len() < JOURNAL_MAX
+                }
+                Stage::Complete { names, .. } => names.apply(&Changed::Absent(fold.clone())),
+            };
             for disk in found {
                 fits &= inner.apply(fold, disk.as_bytes(), true);
             }

@@ -169,8 +169,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
     }
 
-    /// Nobody knows whether a removal came about, or a replacement by a link. The name stays claimed, marked and behind its gates until the backend
-    /// does; it is then asked.
+    /// Nobody knows whether a removal came about, or a replacement by a link. The name stays claimed, marked and behind its
+    /// gates until the backend does; it is then asked.
     pub(crate) fn settle_removal(
         self: &Arc<Self>,
         place: Place<F>,
