@@ -65,6 +65,26 @@ async fn every_cipher_carries_every_size() {
                 if header.command == Command::Read { NtStatus::INVALID_PARAMETER } else { NtStatus::SUCCESS };
             assert_eq!(header.status, expected);
         }
+        // Data that is encrypted from where it lies has to come before the messages that follow it.
+        let chain = vec![
+            (HeaderFlags::EMPTY, Request::from(create_request("file", 1))),
+            (
+                HeaderFlags::RELATED_OPERATIONS,
+                ReadRequest { length: 65_536, ..ReadRequest::default() }.into(),
+            ),
+            (
+                HeaderFlags::RELATED_OPERATIONS,
+                ReadRequest { offset: 1, length: 65_536, ..ReadRequest::default() }.into(),
+            ),
+        ];
+        client.send_chain(chain).await;
+        assert_eq!(client.receive().await.0.status, NtStatus::SUCCESS);
+        for offset in [0, 1] {
+            let (header, body) = client.receive().await;
+            let Response::Read(read) = body else { panic!("{header:?}") };
+            let expected: Bytes = (offset..offset + 65_536).map(|i| i as u8).collect();
+            assert_eq!(read.data, expected);
+        }
         client.hang_up().await;
     }
 }
