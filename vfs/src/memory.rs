@@ -6,6 +6,8 @@
 //! Its locks are held for a copy in memory at most, and never over an await: each verb is one step. Two directories
 //! are locked in the order of their inode numbers, and a directory before what stands in it.
 
+mod names;
+
 use std::any::Any;
 use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap};
@@ -14,20 +16,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
+use names::{Entry, Key, Locked, Names, NewName};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use crate::backend::{
     Backend, BackendFile, BackendNode, Caps, Change, Coherence, CreateHow, DirEntry, NameSink, NodeInfo,
     OpenHow, WatchId, Watcher,
 };
 use crate::error::{FsError, Fut, Result};
-use crate::fold::{Fold, FoldedName};
+use crate::fold::Fold;
 use crate::metadata::{BackendKey, DosAttributes, Kind, Metadata, SetMetadata, Timestamp, VolumeInfo};
 use crate::name::{DiskName, Name};
 
 const PAGE: u64 = 64 * 1024;
 const BLOCK: u64 = 4096;
-/// What an object and its name are counted as.
+/// What an object and its name are counted as; a directory takes [`names::BYTES`] more.
 const OBJECT: u64 = 512;
 /// The largest length and offset, as in POSIX.
 const SIZE_MAX: u64 = i64::MAX as u64;
@@ -80,6 +83,7 @@ pub struct Memory {
 struct Volume {
     options: MemoryOptions,
     device: u64,
+    hasher: ahash::RandomState,
     next_inode: AtomicU64,
     used: AtomicU64,
     queue: Option<Arc<Told>>,
@@ -132,7 +136,7 @@ impl Told {
 impl Watcher for Told {
     fn watch(&self, dir: &BackendNode) -> Result<WatchId> {
         let dir = dir.downcast_ref::<Inode>().ok_or(FsError::NotSupported)?;
-        let _standing = dir.names()?;
+        let _standing = dir.names()?.lock_all()?;
         let mut inner = self.inner.lock();
         if let Some(known) = inner.watched.get(&dir.number) {
             return Ok(*known);
@@ -209,7 +213,7 @@ struct Attributes {
 
 enum Body {
     File(RwLock<Data>),
-    Directory(Mutex<Names>),
+    Directory(Box<Names>),
 }
 
 #[derive(Default)]
@@ -223,34 +227,9 @@ struct Data {
     reserved: u64,
 }
 
-#[derive(Default)]
-struct Names {
-    by_name: HashMap<FoldedName, Entry, ahash::RandomState>,
-    /// By position: a name has the same as long as it stands.
-    by_position: BTreeMap<u64, FoldedName>,
-    last_position: u64,
-    removed: bool,
-}
-
-struct Entry {
-    name: DiskName,
-    inode: Arc<Inode>,
-    position: u64,
-}
-
-impl Names {
-    fn insert(&mut self, key: FoldedName, name: DiskName, inode: Arc<Inode>) {
-        self.last_position += 1;
-        let position = self.last_position;
-        self.by_position.insert(position, key.clone());
-        self.by_name.insert(key, Entry { name, inode, position });
-    }
-
-    fn remove(&mut self, key: &FoldedName) -> Option<Entry> {
-        let entry = self.by_name.remove(key)?;
-        self.by_position.remove(&entry.position);
-        Some(entry)
-    }
+/// What an object without contents is counted as.
+fn taken(kind: Kind) -> u64 {
+    if kind == Kind::Directory { OBJECT + names::BYTES } else { OBJECT }
 }
 
 fn blocks(bytes: u64) -> u64 {
@@ -382,10 +361,10 @@ impl Inode {
     fn new(volume: &Arc<Volume>, how: &CreateHow) -> Result<Arc<Inode>> {
         let body = match how.kind {
             Kind::File => Body::File(RwLock::default()),
-            Kind::Directory => Body::Directory(Mutex::default()),
+            Kind::Directory => Body::Directory(Box::default()),
             Kind::Symlink | Kind::Special => return Err(FsError::NotSupported),
         };
-        volume.charge(OBJECT)?;
+        volume.charge(taken(how.kind))?;
         let now = Timestamp::now();
         let attributes = Attributes {
             links: if how.kind == Kind::Directory { 2 } else { 1 },
@@ -441,12 +420,9 @@ impl Inode {
         }
     }
 
-    fn names(&self) -> Result<MutexGuard<'_, Names>> {
+    fn names(&self) -> Result<&Names> {
         match &self.body {
-            Body::Directory(names) => {
-                let names = names.lock();
-                if names.removed { Err(FsError::NotFound) } else { Ok(names) }
-            }
+            Body::Directory(names) => Ok(names),
             Body::File(_) => Err(FsError::NotADirectory),
         }
     }
@@ -477,21 +453,25 @@ impl Inode {
         attributes.changed = Timestamp::now();
     }
 
-    fn folded(&self, name: &DiskName) -> FoldedName {
-        self.volume.options.fold.fold(&name.to_name())
+    fn key_of(&self, name: &DiskName) -> Key {
+        Key::new(self.volume.options.fold.fold(&name.to_name()), &self.volume.hasher)
+    }
+
+    fn new_name(&self, name: &DiskName) -> NewName {
+        NewName { key: self.key_of(name), name: name.clone() }
     }
 }
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        let mut freed = OBJECT;
+        let mut freed = taken(self.kind);
         // Not nested: a client may have made the tree as deep as it likes.
         let mut below = match &mut self.body {
             Body::File(data) => {
                 freed += data.get_mut().allocated();
                 Vec::new()
             }
-            Body::Directory(names) => children(names),
+            Body::Directory(names) => names.take(),
         };
         freed += self
             .attributes
@@ -505,27 +485,26 @@ impl Drop for Inode {
             if let Some(mut inode) = Arc::into_inner(inode)
                 && let Body::Directory(names) = &mut inode.body
             {
-                below.extend(children(names));
+                below.extend(names.take());
             }
         }
     }
 }
 
-fn children(names: &mut Mutex<Names>) -> Vec<Arc<Inode>> {
-    std::mem::take(names.get_mut()).by_name.into_values().map(|entry| entry.inode).collect()
-}
-
-/// Locks one or two directories in the order of their numbers.
-fn two<'a>(a: &'a Inode, b: &'a Inode) -> Result<(MutexGuard<'a, Names>, Option<MutexGuard<'a, Names>>)> {
+/// Locks the parts of two names, in one directory or in two in the order of their numbers; `None`: it is one part.
+fn two<'a>(
+    (a, a_key): (&'a Inode, &Key),
+    (b, b_key): (&'a Inode, &Key),
+) -> Result<(Locked<'a>, Option<Locked<'a>>)> {
+    let (a_names, b_names) = (a.names()?, b.names()?);
     if a.number == b.number {
-        Ok((a.names()?, None))
+        a_names.lock_two(a_key, b_key)
     } else if a.number < b.number {
-        let first = a.names()?;
-        let second = b.names()?;
-        Ok((first, Some(second)))
+        let first = a_names.lock(a_key)?;
+        Ok((first, Some(b_names.lock(b_key)?)))
     } else {
-        let second = b.names()?;
-        Ok((a.names()?, Some(second)))
+        let second = b_names.lock(b_key)?;
+        Ok((a_names.lock(a_key)?, Some(second)))
     }
 }
 
@@ -536,6 +515,7 @@ impl Memory {
         static DEVICES: AtomicU64 = AtomicU64::new(0x5348_4f41_0000_0000);
         let volume = Arc::new(Volume {
             device: DEVICES.fetch_add(1, Ordering::Relaxed),
+            hasher: ahash::RandomState::new(),
             next_inode: AtomicU64::new(2),
             // The root is not charged: a storage of no bytes is one that is full.
             used: AtomicU64::new(0),
@@ -553,13 +533,13 @@ impl Memory {
             dos: None,
             xattrs: BTreeMap::new(),
         };
-        volume.used.fetch_add(OBJECT, Ordering::Relaxed);
+        volume.used.fetch_add(taken(Kind::Directory), Ordering::Relaxed);
         let root = Arc::new(Inode {
             number: 1,
             kind: Kind::Directory,
             volume: Arc::clone(&volume),
             attributes: Mutex::new(attributes),
-            body: Body::Directory(Mutex::default()),
+            body: Body::Directory(Box::default()),
         });
         Arc::new(Memory { volume, root })
     }
@@ -572,10 +552,10 @@ impl Memory {
 
     fn lookup_now(&self, dir: &BackendNode, name: &DiskName) -> Result<Option<NodeInfo>> {
         let dir = self.inode(dir)?;
-        let key = dir.folded(name);
+        let key = dir.key_of(name);
         let found = dir
             .names()?
-            .by_name
+            .lock(&key)?
             .get(&key)
             .filter(|entry| entry.name == *name)
             .map(|entry| Arc::clone(&entry.inode));
@@ -589,15 +569,14 @@ impl Memory {
         fold: &Fold,
     ) -> Result<Vec<(DiskName, NodeInfo)>> {
         let dir = self.inode(dir)?;
-        let names = dir.names()?;
+        let of = |entry: &Entry| (entry.name.clone(), Arc::clone(&entry.inode));
         let found: Vec<(DiskName, Arc<Inode>)> = if *fold == self.volume.options.fold {
-            let entry = names.by_name.get(&fold.fold(name));
-            entry.map(|entry| (entry.name.clone(), Arc::clone(&entry.inode))).into_iter().collect()
+            let key = Key::new(fold.fold(name), &self.volume.hasher);
+            dir.names()?.lock(&key)?.get(&key).map(of).into_iter().collect()
         } else {
-            let entries = names.by_name.values().filter(|entry| fold.eq(&entry.name.to_name(), name));
-            entries.map(|entry| (entry.name.clone(), Arc::clone(&entry.inode))).collect()
+            let names = dir.names()?.lock_all()?;
+            names.iter().filter(|entry| fold.eq(&entry.name.to_name(), name)).map(of).collect()
         };
-        drop(names);
         Ok(found.into_iter().map(|(name, inode)| (name, inode.info())).collect())
     }
 
@@ -608,13 +587,14 @@ impl Memory {
         how: &CreateHow,
     ) -> Result<(NodeInfo, Arc<dyn BackendFile>)> {
         let dir = self.inode(dir)?;
-        let key = dir.folded(name);
-        let mut names = dir.names()?;
-        if names.by_name.contains_key(&key) {
+        let new = dir.new_name(name);
+        let inode = Inode::new(&self.volume, how);
+        let mut names = dir.names()?.lock(&new.key)?;
+        if names.get(&new.key).is_some() {
             return Err(FsError::Exists);
         }
-        let inode = Inode::new(&self.volume, how)?;
-        names.insert(key, name.clone(), Arc::clone(&inode));
+        let inode = inode?;
+        names.insert(new, Arc::clone(&inode));
         self.volume.tell(dir.number, |watch| ToldChange::Created(watch, name.clone()));
         drop(names);
         if how.kind == Kind::Directory {
@@ -626,31 +606,31 @@ impl Memory {
 
     fn remove_now(&self, dir: &BackendNode, name: &DiskName, expect: &BackendKey, kind: Kind) -> Result<()> {
         let dir = self.inode(dir)?;
-        let key = dir.folded(name);
-        let mut names = dir.names()?;
-        let entry = names.by_name.get(&key).filter(|entry| entry.name == *name).ok_or(FsError::NotFound)?;
+        let key = dir.key_of(name);
+        let mut names = dir.names()?.lock(&key)?;
+        let entry = names.get(&key).filter(|entry| entry.name == *name).ok_or(FsError::NotFound)?;
         if entry.inode.key() != *expect {
             return Err(FsError::Stale);
         }
         let is_directory = entry.inode.kind == Kind::Directory;
         match kind {
             Kind::Directory if !is_directory => return Err(FsError::NotADirectory),
-            Kind::Directory => remove_directory(&entry.inode)?,
+            Kind::Directory => entry.inode.names()?.remove_all()?,
             _ if is_directory => return Err(FsError::IsADirectory),
             _ => {}
         }
-        let entry = names.remove(&key);
+        let old = names.remove(&key);
         self.volume.tell(dir.number, |watch| ToldChange::Removed(watch, name.clone()));
-        if let (Some(queue), Some(entry)) = (&self.volume.queue, &entry) {
-            queue.end(entry.inode.number);
+        if let (Some(queue), Some(old)) = (&self.volume.queue, &old) {
+            queue.end(old.inode.number);
         }
         drop(names);
         if is_directory {
             dir.relink(-1);
         }
         dir.modified();
-        if let Some(entry) = entry {
-            entry.inode.relink(if is_directory { -2 } else { -1 });
+        if let Some(old) = old {
+            old.inode.relink(if is_directory { -2 } else { -1 });
         }
         Ok(())
     }
@@ -664,15 +644,16 @@ impl Memory {
         replace: bool,
     ) -> Result<()> {
         let (from_dir, to_dir) = (self.inode(from_dir)?, self.inode(to_dir)?);
-        let (from_key, to_key) = (from_dir.folded(from), to_dir.folded(to));
+        let from_key = from_dir.key_of(from);
+        let mut new = to_dir.new_name(to);
         let is_one = from_dir.number == to_dir.number;
-        let (mut from_names, mut other_names) = two(from_dir, to_dir)?;
-        let source = from_names.by_name.get(&from_key).filter(|entry| entry.name == *from);
+        let (mut from_names, mut other_names) = two((from_dir, &from_key), (to_dir, &new.key))?;
+        let source = from_names.get(&from_key).filter(|entry| entry.name == *from);
         let source = Arc::clone(&source.ok_or(FsError::NotFound)?.inode);
-        if is_one && from_key == to_key {
+        if is_one && from_key == new.key {
             // Another case of the same name.
-            if let Some(entry) = from_names.by_name.get_mut(&from_key) {
-                entry.name = to.clone();
+            if let Some(entry) = from_names.get_mut(&from_key) {
+                std::mem::swap(&mut entry.name, &mut new.name);
             }
             self.tell_moved((from_dir, from), (to_dir, to), &source);
             drop((from_names, other_names));
@@ -680,10 +661,10 @@ impl Memory {
             from_dir.modified();
             return Ok(());
         }
-        let to_names = other_names.as_deref_mut().unwrap_or(&mut *from_names);
-        let target = to_names.by_name.get(&to_key).map(|entry| (Arc::clone(&entry.inode), entry.position));
+        let to_names = other_names.as_mut().unwrap_or(&mut from_names);
+        let target = to_names.get(&new.key).map(|entry| Arc::clone(&entry.inode));
         let is_directory = source.kind == Kind::Directory;
-        if let Some((target, _)) = &target {
+        if let Some(target) = &target {
             if !replace {
                 return Err(FsError::Exists);
             }
@@ -692,28 +673,23 @@ impl Memory {
                 return Ok(());
             }
             match (is_directory, target.kind == Kind::Directory) {
-                (true, true) => remove_directory(target)?,
+                (true, true) => target.names()?.remove_all()?,
                 (true, false) => return Err(FsError::NotADirectory),
                 (false, true) => return Err(FsError::IsADirectory),
                 (false, false) => {}
             }
         }
-        let taken = match &target {
-            Some((_, position)) => {
-                // The name stood there all the time: a listing tells it once.
-                let position = *position;
-                to_names.by_name.remove(&to_key);
-                let entry = Entry { name: to.clone(), inode: Arc::clone(&source), position };
-                to_names.by_name.insert(to_key, entry);
-                from_names.remove(&from_key)
+        match to_names.get_mut(&new.key) {
+            // The name stood there all the time: a listing tells it once.
+            Some(entry) => {
+                std::mem::swap(&mut entry.name, &mut new.name);
+                entry.inode = Arc::clone(&source);
             }
-            None => {
-                to_names.insert(to_key, to.clone(), Arc::clone(&source));
-                from_names.remove(&from_key)
-            }
-        };
+            None => to_names.insert(new, Arc::clone(&source)),
+        }
+        let taken = from_names.remove(&from_key);
         self.tell_moved((from_dir, from), (to_dir, to), &source);
-        if let (Some(queue), Some((target, _))) = (&self.volume.queue, &target) {
+        if let (Some(queue), Some(target)) = (&self.volume.queue, &target) {
             queue.end(target.number);
         }
         drop((from_names, other_names));
@@ -722,7 +698,7 @@ impl Memory {
             from_dir.relink(-1);
             to_dir.relink(1);
         }
-        if let Some((target, _)) = target {
+        if let Some(target) = target {
             if target.kind == Kind::Directory {
                 to_dir.relink(-1);
                 target.relink(-2);
@@ -760,15 +736,15 @@ impl Memory {
             return Err(FsError::IsADirectory);
         }
         let to_dir = self.inode(to_dir)?;
-        let key = to_dir.folded(to);
-        let mut names = to_dir.names()?;
+        let mut new = to_dir.new_name(to);
+        let mut names = to_dir.names()?.lock(&new.key)?;
         {
             // Checked and counted in one step, so that a last name that goes meanwhile is not followed by another.
             let mut attributes = inode.attributes.lock();
             if attributes.links == 0 {
                 return Err(FsError::NotFound);
             }
-            let target = names.by_name.get(&key);
+            let target = names.get(&new.key);
             match target {
                 Some(_) if !replace => return Err(FsError::Exists),
                 Some(target) if target.inode.kind == Kind::Directory => return Err(FsError::IsADirectory),
@@ -778,14 +754,14 @@ impl Memory {
             attributes.links += 1;
             attributes.changed = Timestamp::now();
         }
-        let replaced = match names.by_name.get_mut(&key) {
+        let replaced = match names.get_mut(&new.key) {
             Some(entry) => {
                 self.volume.tell(to_dir.number, |watch| ToldChange::Removed(watch, entry.name.clone()));
-                entry.name = to.clone();
+                std::mem::swap(&mut entry.name, &mut new.name);
                 Some(std::mem::replace(&mut entry.inode, Arc::clone(inode)))
             }
             None => {
-                names.insert(key, to.clone(), Arc::clone(inode));
+                names.insert(new, Arc::clone(inode));
                 None
             }
         };
@@ -808,9 +784,9 @@ impl Memory {
             None => Arc::clone(&self.root),
             Some(dir) => {
                 let dir = self.inode(dir)?;
-                let key = dir.folded(name);
-                let names = dir.names()?;
-                let entry = names.by_name.get(&key).filter(|entry| entry.name == *name);
+                let key = dir.key_of(name);
+                let names = dir.names()?.lock(&key)?;
+                let entry = names.get(&key).filter(|entry| entry.name == *name);
                 Arc::clone(&entry.ok_or(FsError::NotFound)?.inode)
             }
         };
@@ -819,16 +795,6 @@ impl Memory {
         }
         Ok(Arc::new(MemoryFile { inode }))
     }
-}
-
-/// Marks a directory as removed, if it is empty. Called with its parent locked.
-fn remove_directory(inode: &Inode) -> Result<()> {
-    let mut names = inode.names()?;
-    if !names.by_name.is_empty() {
-        return Err(FsError::NotEmpty);
-    }
-    names.removed = true;
-    Ok(())
 }
 
 impl Backend for Memory {
@@ -862,8 +828,8 @@ impl Backend for Memory {
     fn names<'a>(&'a self, dir: &'a BackendNode, sink: Box<dyn NameSink>) -> Fut<'a, Box<dyn NameSink>> {
         Box::pin(async move {
             let dir = self.inode(dir)?;
-            let names = dir.names()?;
-            let names: Vec<DiskName> = names.by_name.values().map(|entry| entry.name.clone()).collect();
+            let names: Vec<DiskName> =
+                dir.names()?.lock_all()?.iter().map(|entry| entry.name.clone()).collect();
             let mut sink = sink;
             let _enough = names.iter().all(|name| sink.name(name.as_bytes()));
             Ok(sink)
@@ -1025,7 +991,7 @@ impl MemoryFile {
     }
 
     fn read_dir_now(&self, cookie: u64, max: usize, metadata: bool) -> Result<Vec<DirEntry>> {
-        let names = match self.inode.names() {
+        let names = match self.inode.names().and_then(Names::lock_all) {
             Ok(names) => names,
             // Removed while it was open: it has no names.
             Err(FsError::NotFound) => return Ok(Vec::new()),
@@ -1033,13 +999,9 @@ impl MemoryFile {
         };
         let Some(from) = cookie.checked_add(1) else { return Ok(Vec::new()) };
         let page: Vec<(u64, DiskName, Arc<Inode>)> = names
-            .by_position
-            .range(from..)
+            .from(from)
             .take(max)
-            .filter_map(|(position, key)| {
-                let entry = names.by_name.get(key)?;
-                Some((*position, entry.name.clone(), Arc::clone(&entry.inode)))
-            })
+            .map(|(position, entry)| (position, entry.name.clone(), Arc::clone(&entry.inode)))
             .collect();
         drop(names);
         let entry = |(cookie, name, inode): (u64, DiskName, Arc<Inode>)| DirEntry {
