@@ -233,6 +233,8 @@ defects! {
     MovesAreNotCounted,
     /// What is learnt of an unsure name while an index is filled is not kept for it.
     FillForgetsTheLearnt,
+    /// The slot of a name that has gone is taken out although others hold it.
+    LetsGoOfHeld,
 }
 
 /// Whether the models have chosen this defect.

@@ -308,6 +308,53 @@ fn what_is_in_use_may_exceed_the_budget() {
     assert!(bed.vfs.counters().bytes <= 1 << 20, "{:?}", bed.vfs.counters());
 }
 
+/// Where a directory has an index, what it says need not be kept once more: names that come and go leave no slots behind.
+/// Where it has none, the slot of a name that went saves a search.
+#[test]
+fn names_that_have_gone_are_kept_where_there_is_no_index() {
+    let bed = Bed::new(Memory::new(MemoryOptions::default()), BUDGET);
+    let top = Arc::clone(bed.root.link().node());
+    let make = |dir: &Arc<Node<u64>>, text: &str, how: CreateHow| match now(bed.vfs.create(
+        dir,
+        &name(text),
+        how,
+        |_, _| (),
+    ))
+    .expect("creates")
+    {
+        Creation::Created { link, .. } => link,
+        Creation::Exists(_) => panic!("{text} exists"),
+    };
+    let rename = |link: &Arc<Link<u64>>, dir: &Arc<Node<u64>>, text: &str| {
+        let renamed = now(bed.vfs.rename(link, dir, &name(text), false, |_| Ok::<_, ()>(())));
+        assert!(renamed.is_ok(), "{text}");
+    };
+    let remove = |link: &Arc<Link<u64>>| {
+        link.node().opens().set_delete_pending(link, true);
+        assert_eq!(now(bed.vfs.remove_link(link)), Ok(Removal::Removed));
+    };
+    // A directory that was made just now has one; the root of a storage not before a task of its own has read its names.
+    let dir = Arc::clone(make(&top, "d", CreateHow::directory()).node());
+    let before = bed.vfs.counters();
+    let link = make(&dir, "0", CreateHow::file());
+    for number in 1..1_000 {
+        rename(&link, &dir, &number.to_string());
+    }
+    let now_there = bed.vfs.counters();
+    assert_eq!(now_there.names, before.names + 1, "one name is left of a thousand");
+    assert_eq!(now_there.bytes_of_absent_names, before.bytes_of_absent_names);
+    remove(&link);
+    assert_eq!(bed.vfs.counters().names, before.names);
+    assert!(bed.look(&dir, "7").is_none() && bed.look(&dir, "999").is_none());
+    assert_eq!(bed.vfs.counters().backend_folded_lookups, before.backend_folded_lookups);
+
+    let link = make(&top, "a", CreateHow::file());
+    rename(&link, &top, "b");
+    let before = bed.vfs.counters();
+    assert!(bed.look(&top, "a").is_none());
+    assert_eq!(bed.vfs.counters().negative_hits, before.negative_hits + 1, "what is known of it is kept");
+}
+
 #[test]
 fn a_deep_chain_of_directories_goes() {
     let bed = Bed::new(Arc::new(Endless), 4 << 20);

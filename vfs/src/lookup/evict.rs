@@ -15,6 +15,9 @@
 //! others asked for at random, and nothing else. (The cache does not know clients. That one client may fill the share
 //! of the directory that it asks in is the price.)
 //!
+//! Where a directory has an index, a name that goes takes its slot with it: the slot would say no more than the index does,
+//! and the hand would have to come by for it.
+//!
 //! Indexes of directories' names may take half of the budget. An index says of a name what dozens of slots would take to
 //! say, so within that half slots make room for it.
 //!
@@ -185,7 +188,7 @@ impl Siblings {
     }
 
     /// It is not in the map any more.
-    fn went(&self, bytes: usize, absent: bool) {
+    pub(super) fn went(&self, bytes: usize, absent: bool) {
         self.names.fetch_sub(1, Ordering::Relaxed);
         self.budget.names.fetch_sub(1, Ordering::Relaxed);
         self.budget.sub(bytes);

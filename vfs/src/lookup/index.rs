@@ -243,6 +243,8 @@ pub(crate) struct DirIndex {
     inner: Mutex<Inner>,
     /// There was no room for all names when it was last to be made or kept. Beside the mutex: each search asks for it.
     full: AtomicBool,
+    /// There is one. Beside the mutex too: each name that goes asks for it.
+    complete: AtomicBool,
 }
 
 struct Inner {
@@ -298,6 +300,7 @@ impl DirIndex {
                 },
             ),
             full: AtomicBool::new(false),
+            complete: AtomicBool::new(false),
         }
     }
 }
@@ -451,10 +454,15 @@ impl<F> Node<F> {
     /// dropped.
     fn with_index<R>(self: &Arc<Self>, f: impl FnOnce(&mut Inner, &mut Wakes) -> (bool, R)) -> Option<R> {
         let mut wakes = Wakes::default();
-        let mut inner = self.directory()?.index.inner.lock();
+        let DirIndex { inner, complete, .. } = &self.directory()?.index;
+        let mut inner = inner.lock();
         let (fits, result) = f(&mut inner, &mut wakes);
         if !fits {
             inner.forget(&mut wakes);
+        }
+        let is_complete = matches!(inner.stage, Stage::Complete { .. });
+        if complete.load(Ordering::Relaxed) != is_complete {
+            complete.store(is_complete, Ordering::Relaxed);
         }
         let now = match &inner.stage {
             Stage::Complete { names, .. } => names.bytes(),
@@ -513,10 +521,9 @@ impl<F> Node<F> {
         }
     }
 
-    /// Whether there is an index that a token has to be compared for.
+    /// Whether there is an index, at the moment.
     pub(crate) fn has_index(&self) -> bool {
-        let Some(directory) = self.directory() else { return false };
-        matches!(directory.index.inner.lock().stage, Stage::Complete { .. })
+        self.directory().is_some_and(|directory| directory.index.complete.load(Ordering::Relaxed))
     }
 
     /// The directory's token was asked for at `when`: an index that holds for another is dropped.

@@ -592,6 +592,11 @@ impl<F> Claim<F> {
         &self.slot.fold
     }
 
+    /// What is claimed.
+    pub(crate) fn slot(&self) -> &Arc<Slot<F>> {
+        &self.slot
+    }
+
     /// What is learnt and published from now on is learnt under `stamp`, the directory's at this moment.
     pub(crate) fn since(&mut self, stamp: Option<Stamp>) {
         self.stamp = stamp;

@@ -17,6 +17,7 @@ use super::evict::{Budget, Siblings, Turn};
 use super::slot::Slot;
 use crate::fold::{Folded, FoldedName};
 use crate::rank::{Level, lock};
+use crate::sync::{Defect, defect};
 
 pub(super) const SHARDS: usize = 64;
 
@@ -115,6 +116,33 @@ impl<F> SlotMap<F> {
         dir.came(made.bytes());
         let evicted = self.relieve(dir);
         (made, evicted)
+    }
+
+    /// Takes a slot out that says nothing: if nobody else holds it by now, and nothing is known of its name, or, where
+    /// somebody else knows it (`absent`), that it is absent. It is still in the processor's caches: the evictor would
+    /// have to fetch it.
+    pub(crate) fn let_go(&self, slot: Arc<Slot<F>>, absent: bool) {
+        let hash = self.hash_of(&slot);
+        let at = Arc::as_ptr(&slot);
+        drop(slot);
+        let gone = {
+            let _shard = lock(Level::Shard);
+            let mut table = self.shards[shard_of(hash)].0.write();
+            // Whatever slot is there now: the one that was meant may have gone.
+            let Ok(mut entry) = table.slots.find_entry(hash, |slot| std::ptr::eq(Arc::as_ptr(slot), at))
+            else {
+                return;
+            };
+            let says_nothing = match Arc::get_mut(entry.get_mut()) {
+                Some(unheld) => unheld.is_absent() && (absent || !unheld.is_known()),
+                None => defect(Defect::LetsGoOfHeld),
+            };
+            if !says_nothing {
+                return;
+            }
+            entry.remove().0
+        };
+        gone.dir.went(gone.bytes(), true);
     }
 
     /// Moves the evictor's hand over so many buckets, or to the end of the table that it stands in (the second value),

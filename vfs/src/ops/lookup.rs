@@ -57,6 +57,13 @@ impl<F> NameGuard<F> {
     pub(crate) fn new(claim: Claim<F>, changing: Changing<F>, gate: GateGuard) -> NameGuard<F> {
         NameGuard { claim, _changing: changing, _gate: gate }
     }
+
+    /// The end: [`Claim::publish`]. What comes back is the name's slot, for [`Vfs::let_go`].
+    pub(crate) fn publish(self, value: Value<F>) -> Arc<Slot<F>> {
+        let slot = Arc::clone(self.claim.slot());
+        self.claim.publish(value);
+        slot
+    }
 }
 
 impl<F: Default + Send + 'static> Vfs<F> {
@@ -229,6 +236,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
             self.counts.add(Count::Evictions, evicted as u64);
         }
         slot
+    }
+
+    /// A name has gone from `dir`, and all is let go of but its slot. Where there is an index, that says as much; without
+    /// one the next who asks for the name is saved a search.
+    pub(crate) fn let_go(&self, dir: &Node<F>, slot: Arc<Slot<F>>) {
+        self.slots.let_go(slot, dir.has_index() && self.options.plan == Plan::Claims);
     }
 
     /// The slot of a place, if there is one.

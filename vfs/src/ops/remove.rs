@@ -138,7 +138,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     self.mark_removed(link);
                     place.dir.index_changed(guard.claim.fold(), &place.name, false);
                     place.dir.has_changed();
-                    guard.claim.publish(rest);
+                    let slot = guard.publish(rest);
+                    self.let_go(&place.dir, slot);
                     drop(drained);
                     return Ok(Removal::Removed);
                 }

@@ -56,7 +56,7 @@ struct RenameGuard<F> {
     from: Claim<F>,
     /// `None`: both names are one slot.
     to: Option<Claim<F>>,
-    _changing: (Changing<F>, Option<Changing<F>>),
+    changing: (Changing<F>, Option<Changing<F>>),
     _topology: Option<GateGuard>,
     _gates: Vec<GateGuard>,
     place: Place<F>,
@@ -478,7 +478,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         Ok(Some(RenameGuard {
             from,
             to: to_claim,
-            _changing: changing,
+            changing,
             _topology: topology,
             _gates: gates,
             place,
@@ -521,7 +521,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let RenameGuard {
             from,
             to,
-            _changing,
+            changing,
             _topology,
             _gates,
             place: before,
@@ -563,7 +563,10 @@ impl<F: Default + Send + 'static> Vfs<F> {
             Some(to) => {
                 place.dir.index_changed(to.fold(), &place.name, true);
                 let from_value = Self::value_without(&before, &from, link);
+                let left = Arc::clone(from.slot());
                 publish_both(from, from_value, to, to_value);
+                drop(changing);
+                self.let_go(&before.dir, left);
             }
         }
         drop(opens);

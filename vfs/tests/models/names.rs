@@ -282,6 +282,25 @@ pub async fn eviction_meanwhile() {
     bed.finish().await;
 }
 
+/// A name comes and goes in a directory that has an index, and with it its slot, while others ask for it and make it too.
+pub async fn names_come_and_go() {
+    let bed = Bed::new().await;
+    let dir = Arc::clone(bed.directory(&bed.top, "d").await.node());
+    assert!(bed.vfs.lookup_one(&dir, &name("x")).await.unwrap().is_none());
+    let come_and_go = |bed: Bed, dir: Arc<Node<u32>>| async move {
+        let (link, is_made) = bed.create(&dir, "x", CreateHow::file()).await.unwrap();
+        if is_made {
+            let found = bed.vfs.lookup_one(&dir, &name("x")).await.unwrap();
+            assert!(found.is_some_and(|found| Arc::ptr_eq(&found, &link)), "made, and then absent");
+            assert_eq!(bed.remove(&link).await, Ok(Removal::Removed));
+        }
+        bed.vfs.lookup_one(&dir, &name("x")).await.unwrap();
+    };
+    together!(come_and_go(bed.clone(), Arc::clone(&dir)), come_and_go(bed.clone(), Arc::clone(&dir)));
+    assert!(bed.vfs.lookup_one(&dir, &name("x")).await.unwrap().is_none());
+    bed.finish().await;
+}
+
 #[test]
 fn claims_are_exclusive() {
     holds("claims_are_exclusive_under_cancel", 5000, model(claims_are_exclusive_under_cancel));
@@ -323,4 +342,5 @@ fn foreign_changes() {
 #[test]
 fn eviction() {
     holds("eviction_meanwhile", 5000, model(eviction_meanwhile));
+    holds("names_come_and_go", 5000, model(names_come_and_go));
 }

@@ -38,6 +38,7 @@ fn broken_by(defect: Defect) -> Option<Arc<dyn Fn() + Send + Sync>> {
         Defect::UncountedMoves => by!(tree::paths_of_one_instant),
         Defect::UnsettledListing => by!(names::listings_are_settled),
         Defect::AnswersLateComers => by!(names::late_comers_ask_again),
+        Defect::LetsGoOfHeld => by!(names::names_come_and_go),
         Defect::ForgetsOtherSpellings => by!(rules::several_spellings),
         // Opens.
         Defect::OpenIgnoresGone => by!(names::opens_against_replacement),
