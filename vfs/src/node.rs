@@ -18,7 +18,7 @@ use crate::lookup::slot::Slot;
 use crate::metadata::{BackendKey, Kind};
 use crate::opens::{Opens, State};
 use crate::rank::{Level, lock};
-use crate::sync::{Mutex, mutex};
+use crate::sync::{Defect, Mutex, defect, mutex};
 
 /// The number of a node: ascending, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -235,30 +235,51 @@ impl<F> Drop for Node<F> {
 pub(crate) struct Changing<F> {
     dir: Arc<Node<F>>,
     slot: Arc<Slot<F>>,
+    /// A rename within one directory changes two.
+    other: Option<Arc<Slot<F>>>,
+    /// The backend was asked for the change, and nobody knows yet what came of it.
+    begun: bool,
 }
 
 impl<F> Changing<F> {
-    pub(crate) fn new(dir: &Arc<Node<F>>, slot: &Arc<Slot<F>>) -> Changing<F> {
+    pub(crate) fn new(dir: &Arc<Node<F>>, slot: &Arc<Slot<F>>, other: Option<&Arc<Slot<F>>>) -> Changing<F> {
         if let Some(directory) = dir.directory() {
-            directory.changing.lock().push(Arc::clone(slot));
+            directory.changing.lock().extend([slot].into_iter().chain(other).cloned());
         }
-        Changing { dir: Arc::clone(dir), slot: Arc::clone(slot) }
+        Changing { dir: Arc::clone(dir), slot: Arc::clone(slot), other: other.cloned(), begun: false }
+    }
+
+    /// The backend is about to be asked. If this is dropped before [`Changing::has_ended`], the directory's index has no
+    /// answer for the names any more.
+    pub(crate) fn begin(&mut self) {
+        self.begun = true;
+    }
+
+    /// It is known what came of it.
+    pub(crate) fn has_ended(&mut self) {
+        self.begun = false;
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Arc<Slot<F>>> {
+        [&self.slot].into_iter().chain(&self.other)
     }
 }
 
 impl<F> Drop for Changing<F> {
     fn drop(&mut self) {
+        if self.begun && !defect(Defect::SureOfTheUnknown) {
+            self.slots().for_each(|slot| self.dir.index_unsure(&slot.fold));
+        }
         if let Some(directory) = self.dir.directory() {
             let mut changing = directory.changing.lock();
-            let found = changing
-                .iter()
-                .position(|slot| Arc::ptr_eq(slot, &self.slot))
-                .map(|at| changing.swap_remove(at));
+            // Their slots are dropped outside the lock; they are held here too.
+            for slot in self.slots() {
+                let at = changing.iter().position(|other| Arc::ptr_eq(slot, other));
+                at.map(|at| changing.swap_remove(at));
+            }
             if changing.is_empty() && changing.capacity() > 64 {
                 *changing = Vec::new();
             }
-            drop(changing);
-            drop(found);
         }
     }
 }

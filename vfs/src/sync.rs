@@ -193,8 +193,8 @@ defects! {
     ExpectsForEver,
     /// Changes that end while an index is filled are not kept for it.
     FillWithoutJournal,
-    /// An index is accepted as if nothing had been under way when it was begun.
-    FillIgnoresInFlight,
+    /// An index stays sure of a name of which nobody knows whether it was made.
+    SureOfTheUnknown,
     /// An index is still used when changes were lost.
     KeepsLostIndex,
     /// A rename that keeps missing goes on with its gates shared.

@@ -10,8 +10,8 @@
 //! - Changes that end while the names are being read are kept in a journal, and applied in order to what was read: for a
 //!   name that changed meanwhile the last change decides, for all others the reading is right.
 //!   So is what a search finds of a name that was unsure: it may have been read as it was before.
-//! - A name whose change has not come to a known end (it is under way, its outcome is unknown, its task was lost) is
-//!   *unsure*: the index has no answer for it, until somebody with its claim has looked.
+//! - A name whose change came to no known end (its outcome is unknown, its task was lost) is *unsure* before its claim ends:
+//!   the index has no answer for it, until somebody with its claim has looked.
 //! - Where a watcher tells of changes, it tells of ours as well, and the index follows the queue alone: it is what the
 //!   storage was when the queue was last read, and that is done before each question. The directory is watched before
 //!   its names are read. A name of which the queue cannot say whether it is there stands in the index, and is unsure: the
@@ -449,6 +449,9 @@ impl<F> Indexes<F> {
     }
 }
 
+/// A change that has come to its end: the name's folded form, its spelling, and whether that is there now.
+pub(crate) type Ended<'a> = (&'a FoldedName, &'a Name, bool);
+
 impl<F> Node<F> {
     /// Does `f` to the directory's index, and counts what it takes then. `f` says false if there is no room: it is
     /// dropped.
@@ -599,16 +602,7 @@ impl<F> Node<F> {
             }
             (true, begin)
         });
-        if begun != Some(true) {
-            return None;
-        }
-        // What is being changed now was not kept; its owner tells how it ends, if he is not lost.
-        if !self.mount.is_notified() && !defect(Defect::FillIgnoresInFlight) {
-            for slot in self.changing() {
-                self.index_changing(&slot.fold);
-            }
-        }
-        Some(ticket)
+        (begun == Some(true)).then_some(ticket)
     }
 
     /// Waits until nobody fills the index any more. `false`: nobody did.
@@ -663,8 +657,8 @@ impl<F> Node<F> {
         });
     }
 
-    /// A change of a name begins: until its end is told, nobody knows. Called with the name's claim.
-    pub(crate) fn index_changing(self: &Arc<Self>, fold: &FoldedName) {
+    /// What came of a change of a name is not known. Called with the name's claim.
+    pub(crate) fn index_unsure(self: &Arc<Self>, fold: &FoldedName) {
         if self.mount.is_notified() {
             return;
         }
@@ -674,18 +668,20 @@ impl<F> Node<F> {
         });
     }
 
-    /// A name is there now, or is not any more. Called with the name's claim, before its meaning is published.
-    pub(crate) fn index_changed(self: &Arc<Self>, fold: &FoldedName, name: &Name, present: bool) {
+    /// Names are there now, or are not any more, in this order. Called with the names' claims, before their meanings are
+    /// published.
+    pub(crate) fn index_changed<'a>(self: &Arc<Self>, changes: impl IntoIterator<Item = Ended<'a>>) {
         if self.mount.is_notified() {
             return;
         }
-        let disk = name.to_disk();
         self.with_index(|inner, _| {
-            inner.sure(fold);
+            let fits = changes.into_iter().all(|(fold, name, present)| {
+                inner.sure(fold);
+                inner.apply(fold, name.to_disk().as_bytes(), present)
+            });
             if let Some((_, compared)) = &mut inner.token {
                 *compared = None;
             }
-            let fits = inner.apply(fold, disk.as_bytes(), present);
             if !fits {
                 self.set_full(true);
             }

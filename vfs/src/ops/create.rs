@@ -102,8 +102,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let (this, dir, name, how) = (Arc::clone(self), Arc::clone(dir), name.clone(), how.clone());
             let outcome = self
                 .run(async move {
-                    guard.claim.begin();
-                    dir.index_changing(guard.claim.fold());
+                    guard.begin();
                     let expected = dir.expect(&name, true);
                     let disk = name.to_disk();
                     let backend = &dir.mount.backend;
@@ -113,7 +112,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                             if let Some(expected) = expected {
                                 expected.came();
                             }
-                            dir.index_changed(guard.claim.fold(), &name, true);
+                            dir.index_changed([(guard.claim.fold(), &name, true)]);
                             dir.has_changed();
                             let metadata = info.metadata;
                             let node =
@@ -124,7 +123,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                             opens.state().add(&link);
                             let value = publish(&link, &mut opens);
                             drop(opens);
-                            guard.claim.publish(Value::Positive(Arc::clone(&link)));
+                            guard.publish(Value::Positive(Arc::clone(&link)));
                             Ok(Creation::Created { link, file, metadata, value })
                         }
                         Err(error) => {
@@ -176,7 +175,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             // Ends as unknown.
             drop(guard);
         } else {
-            guard.claim.abort();
+            guard.abort();
         }
     }
 

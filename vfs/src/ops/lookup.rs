@@ -46,23 +46,37 @@ impl<F> Found<F> {
     }
 }
 
-/// The right to change one name. The fields' order is the order in which it ends.
+/// The right to change one name. The fields' order is the order in which it ends if it is dropped: whoever has the claim
+/// next may ask the index.
 pub(crate) struct NameGuard<F> {
+    changing: Changing<F>,
     pub(crate) claim: Claim<F>,
-    _changing: Changing<F>,
     _gate: GateGuard,
 }
 
 impl<F> NameGuard<F> {
     pub(crate) fn new(claim: Claim<F>, changing: Changing<F>, gate: GateGuard) -> NameGuard<F> {
-        NameGuard { claim, _changing: changing, _gate: gate }
+        NameGuard { changing, claim, _gate: gate }
+    }
+
+    /// The backend is about to change the name.
+    pub(crate) fn begin(&mut self) {
+        self.changing.begin();
+        self.claim.begin();
     }
 
     /// The end: [`Claim::publish`]. What comes back is the name's slot, for [`Vfs::let_go`].
-    pub(crate) fn publish(self, value: Value<F>) -> Arc<Slot<F>> {
+    pub(crate) fn publish(mut self, value: Value<F>) -> Arc<Slot<F>> {
         let slot = Arc::clone(self.claim.slot());
+        self.changing.has_ended();
         self.claim.publish(value);
         slot
+    }
+
+    /// The end, with nothing changed.
+    pub(crate) fn abort(mut self) {
+        self.changing.has_ended();
+        self.claim.abort();
     }
 }
 
@@ -599,7 +613,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let slot = self.slot(dir, &fold);
         let mut claim = caught_up.across(slot.claim()).await;
         claim.since(dir.stamp());
-        let changing = Changing::new(dir, &slot);
+        let changing = Changing::new(dir, &slot, None);
         Ok(NameGuard::new(claim, changing, gate))
     }
 

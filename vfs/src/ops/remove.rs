@@ -113,8 +113,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 Err(error) => return Err(error),
             };
             let rest = Self::value_without(&place, &guard.claim, link);
-            guard.claim.begin();
-            place.dir.index_changing(guard.claim.fold());
+            guard.begin();
             let expected = if away { None } else { place.dir.expect(&place.name, false) };
             if defect(Defect::DeadTooEarly)
                 && let Some(directory) = node.directory()
@@ -136,7 +135,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                         expected.came();
                     }
                     self.mark_removed(link);
-                    place.dir.index_changed(guard.claim.fold(), &place.name, false);
+                    place.dir.index_changed([(guard.claim.fold(), &place.name, false)]);
                     place.dir.has_changed();
                     let slot = guard.publish(rest);
                     self.let_go(&place.dir, slot);
@@ -229,7 +228,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let slot = self.slot(&place.dir, &place.dir.mount.fold.fold(&place.name));
         let mut claim = slot.claim().await;
         claim.since(place.dir.stamp());
-        let changing = Changing::new(&place.dir, &slot);
+        let changing = Changing::new(&place.dir, &slot, None);
         Ok((NameGuard::new(claim, changing, gate), Some(drained)))
     }
 

@@ -51,12 +51,14 @@ pub enum RenameError<E> {
     Refused(E),
 }
 
-/// The right to move one name onto another. The fields' order is the order in which it ends.
+/// The right to move one name onto another. The fields' order is the order in which it ends if it is dropped, as that of
+/// [`super::lookup::NameGuard`].
 struct RenameGuard<F> {
+    /// In one directory both names at once; else the source's, and the target's.
+    changing: (Changing<F>, Option<Changing<F>>),
     from: Claim<F>,
     /// `None`: both names are one slot.
     to: Option<Claim<F>>,
-    changing: (Changing<F>, Option<Changing<F>>),
     _topology: Option<GateGuard>,
     _gates: Vec<GateGuard>,
     place: Place<F>,
@@ -74,13 +76,25 @@ impl<F> RenameGuard<F> {
     }
 
     fn begin(&mut self) {
+        self.changing.0.begin();
+        if let Some(changing) = &mut self.changing.1 {
+            changing.begin();
+        }
         self.from.begin();
         if let Some(to) = &mut self.to {
             to.begin();
         }
     }
 
-    fn abort(self) {
+    fn has_ended(&mut self) {
+        self.changing.0.has_ended();
+        if let Some(changing) = &mut self.changing.1 {
+            changing.has_ended();
+        }
+    }
+
+    fn abort(mut self) {
+        self.has_ended();
         self.from.abort();
         if let Some(to) = self.to {
             to.abort();
@@ -292,8 +306,6 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 .run(async move {
                     let mut marks = marks;
                     guard.begin();
-                    guard.place.dir.index_changing(guard.from.fold());
-                    to_dir.index_changing(guard.to.as_ref().unwrap_or(&guard.from).fold());
                     // What comes to the target's name is not told apart from a foreign move to it.
                     let expected = guard.place.dir.expect(&guard.place.name, false);
                     match contained(this.rename_on_disk(&guard, &link, &to_dir, &to)).await {
@@ -420,8 +432,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
         if let Some(claim) = &mut to_claim {
             claim.since(to_dir.stamp());
         }
-        let changing =
-            (Changing::new(&place.dir, &from_slot), (!is_one_slot).then(|| Changing::new(to_dir, &to_slot)));
+        let changing = match place.dir.id() == to_dir.id() {
+            true => (Changing::new(&place.dir, &from_slot, (!is_one_slot).then_some(&to_slot)), None),
+            false => {
+                let changing = Changing::new(&place.dir, &from_slot, None);
+                (changing, Some(Changing::new(to_dir, &to_slot, None)))
+            }
+        };
 
         // Is it still there?
         if !link.place_now().is_some_and(|now| now.same(&place)) && !defect(Defect::MissingRecheck) {
@@ -513,11 +530,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// Tells the world, at one instant, that `link` stands at `place`.
     fn commit_rename(
         &self,
-        guard: RenameGuard<F>,
+        mut guard: RenameGuard<F>,
         moving: Option<MovingDirectory<F>>,
         link: &Arc<Link<F>>,
         place: Place<F>,
     ) {
+        guard.has_ended();
         let RenameGuard {
             from,
             to,
@@ -529,9 +547,19 @@ impl<F: Default + Send + 'static> Vfs<F> {
             target,
             spelling,
         } = guard;
-        before.dir.index_changed(from.fold(), &before.name, false);
+        {
+            let to_fold = to.as_ref().unwrap_or(&from).fold();
+            let gone = (from.fold(), &before.name, false);
+            let replaced = target.as_ref().and(spelling.as_ref()).map(|spelling| (to_fold, spelling, false));
+            let come = replaced.into_iter().chain([(to_fold, &place.name, true)]);
+            if before.dir.id() == place.dir.id() {
+                place.dir.index_changed([gone].into_iter().chain(come));
+            } else {
+                before.dir.index_changed([gone]);
+                place.dir.index_changed(come);
+            }
+        }
         if let (Some(target), Some(spelling)) = (&target, &spelling) {
-            place.dir.index_changed(to.as_ref().unwrap_or(&from).fold(), spelling, false);
             if target.is_at(&place.dir, spelling) {
                 self.mark_removed(target);
             } else {
@@ -556,12 +584,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
         };
         let to_value = rest.with(link);
         match to {
-            None => {
-                place.dir.index_changed(from.fold(), &place.name, true);
-                from.publish(to_value);
-            }
+            None => from.publish(to_value),
             Some(to) => {
-                place.dir.index_changed(to.fold(), &place.name, true);
                 let from_value = Self::value_without(&before, &from, link);
                 let left = Arc::clone(from.slot());
                 publish_both(from, from_value, to, to_value);
@@ -730,8 +754,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let mut mark = target.as_ref().map(|target| Marked::new(target, GONE));
             let outcome = self
                 .run(async move {
-                    guard.claim.begin();
-                    dir.index_changing(guard.claim.fold());
+                    guard.begin();
                     let name = match &target {
                         Some(target) => match this.spelled_now(&dir, target, &to).await {
                             Ok(spelling) => spelling,
@@ -762,9 +785,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
                             let made = node.link_to(Some(Place { dir: Arc::clone(&dir), name }));
                             opens.state().add(&made);
                             drop(opens);
-                            dir.index_changed(guard.claim.fold(), &spelled, true);
+                            dir.index_changed([(guard.claim.fold(), &spelled, true)]);
                             dir.has_changed();
-                            guard.claim.publish(rest.with(&made));
+                            guard.publish(rest.with(&made));
                             Ok(made)
                         }
                         Err(error) => {

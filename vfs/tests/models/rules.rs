@@ -223,6 +223,29 @@ pub async fn unknown_removals() {
     bed.finish().await;
 }
 
+/// A creation of which nobody knew whether it came about, in a directory that has an index: afterwards the name is there.
+pub async fn unknown_creations() {
+    let bed = Bed::new().await;
+    let dir = Arc::clone(bed.directory(&bed.top, "d").await.node());
+    let (one, two) = (bed.clone(), bed.clone());
+    let (in_one, in_two) = (Arc::clone(&dir), Arc::clone(&dir));
+    together!(
+        async move {
+            one.storage.set_fault(Fault::Late);
+            let made = one.create(&in_one, "x", CreateHow::file()).await;
+            ended(made.map(drop), &[FsError::Indeterminate]);
+        },
+        async move {
+            let made = two.create(&in_two, "X", CreateHow::file()).await;
+            ended(made.map(drop), &[FsError::Indeterminate]);
+        },
+    );
+    bed.vfs.quiesce().await;
+    bed.storage.set_fault(Fault::None);
+    assert!(bed.vfs.lookup_one(&dir, &name("x")).await.unwrap().is_some(), "made, and then absent");
+    bed.finish().await;
+}
+
 /// A rename of which nobody knew whether it came about: afterwards the link is where the object is.
 pub async fn unknown_renames() {
     let bed = Bed::new().await;
@@ -359,6 +382,7 @@ fn names_that_move() {
 #[test]
 fn failures() {
     holds("unknown_removals", 4_000, model(unknown_removals));
+    holds("unknown_creations", 4_000, model(unknown_creations));
     holds("unknown_renames", 4_000, model(unknown_renames));
     holds("renames_by_an_old_link", 4_000, model(renames_by_an_old_link));
     holds("failed_removals", 4_000, model(failed_removals));

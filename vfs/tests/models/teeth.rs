@@ -53,7 +53,7 @@ fn broken_by(defect: Defect) -> Option<Arc<dyn Fn() + Send + Sync>> {
         Defect::IndexBehindOurs => by!(told::makings_are_evicted),
         Defect::KeepsLostIndex => by!(told::changes_are_lost),
         Defect::FillWithoutJournal => by!(told::fills),
-        Defect::FillIgnoresInFlight => by!(told::fills_beside_the_unknown),
+        Defect::SureOfTheUnknown => by!(told::fills_beside_the_unknown),
         Defect::FillForgetsTheLearnt => by!(told::fills_beside_a_lost_answer),
         // Failures.
         Defect::KeepsAfterUnknown => by!(names::unknown_outcomes),
