@@ -5,12 +5,15 @@
 //! name came and then that it went knows only by where the second move leads: back to where the first one began, and
 //! nobody can say whether the name is there; to any other place, and it is gone.
 //!
+//! Of a directory's first change after it is watched, or after changes were lost, it is not known what came before: if that is
+//! a move away it may be the second half of an exchange.
+//!
 //! Both halves of a move have its cookie. The first half of a second move is held back until the other half is read, or until
 //! there is nothing more to be read: the other half is still to come then, or leads where nobody watches, and where the
 //! move led is not known. Nothing else of that directory comes between the two halves, as the kernel tells both while it
 //! holds the locks of both directories.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ahash::RandomState;
 
@@ -50,6 +53,8 @@ struct Departure {
 pub(super) struct Moves {
     /// Of each directory of which that was the last change.
     arrivals: HashMap<WatchId, Arrival, RandomState>,
+    /// The directories of which a change was read since they are watched, and since changes were lost.
+    known: HashSet<WatchId, RandomState>,
     /// The first halves of moves of which the others are not read yet.
     departures: HashMap<Cookie, Departure, RandomState>,
 }
@@ -60,8 +65,9 @@ impl Moves {
         match change {
             Change::MovedFrom(watch, name) => {
                 let after = self.arrivals.remove(&watch).filter(|arrival| arrival.name.as_bytes() == name);
+                let is_first = self.known.insert(watch);
                 if after.is_none() {
-                    each(change);
+                    each(if is_first { Change::Unsure(watch, name) } else { change });
                 }
                 self.departures.insert(cookie, Departure { from: Place::new(watch, name), after });
             }
@@ -71,13 +77,25 @@ impl Moves {
                     departure.from
                 });
                 self.arrivals.insert(watch, Arrival { name: DiskName::new(name), from });
+                self.known.insert(watch);
                 each(change);
             }
-            Change::Created(watch, _) | Change::Removed(watch, _) | Change::Ended(watch) => {
+            Change::Created(watch, _) | Change::Removed(watch, _) => {
                 self.arrivals.remove(&watch);
+                self.known.insert(watch);
                 each(change);
             }
-            Change::Unsure(..) | Change::Moved(_) | Change::Lost => each(change),
+            Change::Ended(watch) => {
+                self.arrivals.remove(&watch);
+                self.known.remove(&watch);
+                each(change);
+            }
+            Change::Lost => {
+                self.arrivals.clear();
+                self.known.clear();
+                each(change);
+            }
+            Change::Unsure(..) | Change::Moved(_) => each(change),
         }
     }
 
@@ -134,31 +152,61 @@ mod tests {
         [(Change::MovedFrom(from.0, from.1), cookie), (Change::MovedTo(to.0, to.1), cookie)]
     }
 
+    /// Of some directories a change has been read.
+    fn known() -> Moves {
+        let mut moves = Moves::default();
+        read(&mut moves, &[1, 2, 3].map(|watch| (Change::Created(watch, b"x"), 0)));
+        moves
+    }
+
     #[test]
     fn a_name_that_is_moved_on_is_gone() {
         let changes = [rename((1, "a"), (1, "b"), 7), rename((1, "b"), (1, "c"), 8)].concat();
-        assert_eq!(read(&mut Moves::default(), &changes), ["-1a", "+1b", "-1b", "+1c"]);
+        assert_eq!(read(&mut known(), &changes), ["-1a", "+1b", "-1b", "+1c"]);
         let changes = [rename((1, "a"), (2, "b"), 7), rename((2, "b"), (2, "a"), 8)].concat();
-        assert_eq!(read(&mut Moves::default(), &changes), ["-1a", "+2b", "-2b", "+2a"]);
+        assert_eq!(read(&mut known(), &changes), ["-1a", "+2b", "-2b", "+2a"]);
     }
 
     /// It is the same to the kernel whether a name was moved there and back or exchanged.
     #[test]
     fn of_a_name_that_leads_back_nobody_knows() {
         let changes = [rename((1, "a"), (1, "b"), 7), rename((1, "b"), (1, "a"), 8)].concat();
-        assert_eq!(read(&mut Moves::default(), &changes), ["-1a", "+1b", "?1b", "+1a"]);
+        assert_eq!(read(&mut known(), &changes), ["-1a", "+1b", "?1b", "+1a"]);
         let changes = [rename((1, "a"), (2, "b"), 7), rename((2, "b"), (1, "a"), 8)].concat();
-        assert_eq!(read(&mut Moves::default(), &changes), ["-1a", "+2b", "?2b", "+1a"]);
+        assert_eq!(read(&mut known(), &changes), ["-1a", "+2b", "?2b", "+1a"]);
+    }
+
+    #[test]
+    fn the_first_that_is_read_may_be_the_end_of_an_exchange() {
+        let (back, on) = (rename((1, "b"), (1, "a"), 8), rename((1, "c"), (1, "d"), 9));
+        let mut moves = Moves::default();
+        assert_eq!(read(&mut moves, &back), ["?1b", "+1a"]);
+        assert_eq!(read(&mut moves, &on), ["-1c", "+1d"]);
+        assert_eq!(read(&mut moves, &[(Change::Lost, 0)]), [""; 0]);
+        assert_eq!(read(&mut moves, &back), ["?1b", "+1a"]);
+        // Another directory's tell nothing of this one, and a watch that has ended tells nothing of the next.
+        assert_eq!(read(&mut moves, &rename((2, "b"), (2, "a"), 10)), ["?2b", "+2a"]);
+        read(&mut moves, &[(Change::Ended(1), 0)]);
+        assert_eq!(read(&mut moves, &on), ["?1c", "+1d"]);
+    }
+
+    /// What came before changes were lost is not what came before the next.
+    #[test]
+    fn changes_are_lost_between() {
+        let mut moves = known();
+        assert_eq!(read(&mut moves, &rename((1, "a"), (1, "b"), 7)), ["-1a", "+1b"]);
+        read(&mut moves, &[(Change::Lost, 0)]);
+        assert_eq!(read(&mut moves, &rename((1, "b"), (1, "c"), 8)), ["?1b", "+1c"]);
     }
 
     #[test]
     fn reads_come_between() {
         let (there, back) = (rename((1, "a"), (1, "b"), 7), rename((1, "b"), (1, "a"), 8));
-        let mut moves = Moves::default();
+        let mut moves = known();
         assert_eq!(read(&mut moves, &there), ["-1a", "+1b"]);
         assert_eq!(read(&mut moves, &back), ["?1b", "+1a"]);
         // The second half of what was held back is still to come.
-        let mut moves = Moves::default();
+        let mut moves = known();
         let on = rename((1, "b"), (1, "c"), 8);
         assert_eq!(read(&mut moves, &there), ["-1a", "+1b"]);
         assert_eq!(read(&mut moves, &on[..1]), ["?1b"]);
@@ -169,7 +217,7 @@ mod tests {
 
     #[test]
     fn where_nobody_watches_nothing_is_known() {
-        let mut moves = Moves::default();
+        let mut moves = known();
         assert_eq!(read(&mut moves, &[(Change::MovedTo(1, b"b"), 7)]), ["+1b"]);
         assert_eq!(read(&mut moves, &rename((1, "b"), (1, "c"), 8)), ["?1b", "+1c"]);
         assert_eq!(read(&mut moves, &[(Change::MovedFrom(1, b"c"), 9)]), ["?1c"]);
@@ -177,13 +225,13 @@ mod tests {
 
     #[test]
     fn other_changes_come_between() {
-        let mut moves = Moves::default();
+        let mut moves = known();
         let there = rename((1, "a"), (1, "b"), 7);
         assert_eq!(read(&mut moves, &there), ["-1a", "+1b"]);
         assert_eq!(read(&mut moves, &[(Change::Created(1, b"x"), 0)]), ["+1x"]);
         assert_eq!(read(&mut moves, &[(Change::MovedFrom(1, b"b"), 8)]), ["-1b"]);
         // Those of another directory between the two halves.
-        let mut moves = Moves::default();
+        let mut moves = known();
         assert_eq!(read(&mut moves, &there), ["-1a", "+1b"]);
         let on = rename((1, "b"), (1, "c"), 8);
         let other = rename((2, "y"), (2, "z"), 9);

@@ -77,7 +77,7 @@ impl Queue {
                 Err(error) => {
                     tracing::warn!(%error, "the queue of changes cannot be read");
                     moves.ended(each);
-                    return each(Change::Lost);
+                    return moves.told(Change::Lost, 0, each);
                 }
             }
         }
