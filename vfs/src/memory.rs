@@ -999,7 +999,7 @@ impl MemoryFile {
         };
         let Some(from) = cookie.checked_add(1) else { return Ok(Vec::new()) };
         let page: Vec<(u64, DiskName, Arc<Inode>)> = names
-            .from(from)
+            .iter_from(from)
             .take(max)
             .map(|(position, entry)| (position, entry.name.clone(), Arc::clone(&entry.inode)))
             .collect();

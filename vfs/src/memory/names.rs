@@ -118,7 +118,7 @@ impl All<'_> {
     }
 
     /// The names at positions from `from` on, in the order of their positions, each with its own.
-    pub(super) fn from(&self, from: u64) -> impl Iterator<Item = (u64, &Entry)> {
+    pub(super) fn iter_from(&self, from: u64) -> impl Iterator<Item = (u64, &Entry)> {
         let mut parts = self.tables.each_ref().map(|table| {
             let at = |(position, hash): (&u64, &u64)| {
                 let entry = table.by_name.find(*hash, |entry| entry.position == *position)?;
