@@ -73,9 +73,9 @@ impl<F> NameGuard<F> {
         slot
     }
 
-    /// The end, with nothing changed.
-    pub(crate) fn abort(mut self) {
-        self.changing.has_ended();
+    /// The end, with nothing changed as the backend says. The index need not believe it.
+    pub(crate) fn abort(self) {
+        drop(self.changing);
         self.claim.abort();
     }
 }

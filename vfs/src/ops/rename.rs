@@ -93,8 +93,8 @@ impl<F> RenameGuard<F> {
         }
     }
 
-    fn abort(mut self) {
-        self.has_ended();
+    fn abort(self) {
+        drop(self.changing);
         self.from.abort();
         if let Some(to) = self.to {
             to.abort();
