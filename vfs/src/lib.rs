@@ -131,6 +131,14 @@ pub struct Vfs<F> {
     pub(crate) counts: Counts,
 }
 
+/// A point in time, as far as directories are moved.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    moves: u64,
+    /// None was about to be moved, or had been and was still found by its old name.
+    is_still: bool,
+}
+
 /// A mounted tree.
 pub struct Root<F> {
     link: Arc<Link<F>>,
@@ -245,9 +253,40 @@ impl<F: Default + Send + 'static> Vfs<F> {
         self.running.none().await;
     }
 
-    /// Whether any directory is being renamed now; a cheap question before [`Node::is_moving`].
-    pub fn is_any_directory_moving(&self) -> bool {
-        self.moving_directories.load(Ordering::SeqCst) > 0
+    /// This moment, before a name is looked up: for [`Vfs::stands_at`].
+    pub fn moment(&self) -> Moment {
+        // In this order: a move is counted before it is no longer under way.
+        let moves = self.moves();
+        Moment { moves, is_still: self.moving_directories.load(Ordering::SeqCst) == 0 }
+    }
+
+    /// Whether the directories above `link`, which was found by `path` after `since`, still have the names by which it was found.
+    ///
+    /// Who makes an open known to the rules of those who rename directories ([`Vfs::rename`]'s `admit`), and is then told
+    /// `true`, need not fear that one of them has overlooked it: a rename that did was over before `since`, or shows here.
+    /// Moves of ours that are under way are waited for. Called without any lock.
+    pub async fn stands_at(&self, root: &Root<F>, link: &Link<F>, path: &Path, since: Moment) -> bool {
+        if sync::defect(sync::Defect::OpenIgnoresMoves) {
+            return true;
+        }
+        // In the other order: no move is counted after it has been seen to be over.
+        let is_still = self.moving_directories.load(Ordering::SeqCst) == 0;
+        if is_still && since.is_still && self.moves() == since.moves {
+            return true;
+        }
+        if let Some((dir, _)) = link.place().filter(|(dir, _)| dir.is_moving()) {
+            self.own_moves_settled(&dir).await;
+        }
+        // By their places, and not looked up anew: an old name is still found while its object has got another place.
+        let Some((above, _)) = path.parent_and_last() else { return true };
+        let now = self.path(root, link).unwrap_or_default();
+        let now = now.split_last().map_or(&[][..], |(_, above)| above);
+        let stands = now.len() == above.len() && now.iter().zip(above).all(|(a, b)| root.fold().eq(a, b));
+        if !stands && let Some((dir, _)) = link.place() {
+            // Who looks again is not to find the old name once more.
+            self.names_settled(&dir).await;
+        }
+        stands
     }
 
     /// The names from `root` down to `link`, all of one instant. `None` if it does not stand below `root`.

@@ -175,8 +175,9 @@ impl<F> Node<F> {
     }
 
     /// Whether this directory, or one above it, is being renamed just now. Who asks *after* having made an open known
-    /// to the renamer's check, and is told no, was seen by that check or came after the rename.
-    pub fn is_moving(&self) -> bool {
+    /// to the renamer's check, and is told no, was seen by that check or came after the rename: see
+    /// [`Vfs::stands_at`](crate::Vfs::stands_at).
+    pub(crate) fn is_moving(&self) -> bool {
         let moving = |node: &Node<F>| node.directory().is_some_and(|dir| dir.moving.load(Ordering::SeqCst));
         if moving(self) {
             return true;

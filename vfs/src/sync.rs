@@ -211,6 +211,8 @@ defects! {
     TellsOfStrangers,
     /// An open does not look whether the object still has the name.
     OpenIgnoresPlace,
+    /// An open does not look whether a directory above it was moved since it was looked up.
+    OpenIgnoresMoves,
     /// A lookup that failed is taken for absence.
     ErrorIsAbsence,
     /// A directory is marked dead before the backend has removed it.

@@ -20,7 +20,7 @@ use crate::harness::*;
 pub const OPEN: u32 = 1;
 pub const CREATE: u32 = 2;
 pub const OPEN_IF: u32 = 3;
-const OVERWRITE: u32 = 4;
+pub const OVERWRITE: u32 = 4;
 const OVERWRITE_IF: u32 = 5;
 const SUPERSEDE: u32 = 0;
 

@@ -1,7 +1,10 @@
 //! Renames and links through the wire: every rule of MS-FSA 2.1.5.15.11 (FileRenameInformation), 2.1.5.15.6 (FileLinkInformation) and
 //! their Ex forms, and of deletion beside them, as a table of what stands there, what is asked, and what comes of it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use shoal::config::{ShareSettings, Target};
 use shoal_protocol::NtStatus;
 use shoal_protocol::fscc::access::AccessMask;
 use shoal_protocol::fscc::attributes::FileAttributes;
@@ -9,7 +12,10 @@ use shoal_protocol::fscc::file_info::*;
 use shoal_protocol::fscc::notify::{NotifyAction, NotifyInformation};
 use shoal_protocol::smb2::*;
 
-use crate::files::{CREATE, OPEN, Scratch, close, created, directory, disposition, encoded, make, set};
+use crate::files::{
+    CREATE, OPEN, OVERWRITE, Scratch, close, created, directory, disposition, encoded, make, make_directory,
+    set,
+};
 use crate::harness::*;
 
 /// All rights but DELETE.
@@ -573,6 +579,78 @@ async fn posix_deletions() {
     a_name_goes_with_its_handle(&Host::new().await, "share").await;
     let scratch = Scratch::new("posix-deletion");
     a_name_goes_with_its_handle(&scratch.host("share").await, "disk").await;
+}
+
+/// A directory is renamed while something below it is opened, at each moment of the rename: either that is open and the rename
+/// is refused, or the directory has gone and whatever was asked for has not come about. On a storage that takes its time.
+#[tokio::test(start_paused = true)]
+async fn directories_are_not_renamed_around_an_open() {
+    let target = Target::Latency(Duration::from_millis(5), Box::new(Target::Memory));
+    let mut settings = settings();
+    settings.shares.push(ShareSettings { name: "slow".to_owned(), target, ..Default::default() });
+    let host = Host::with(settings).await;
+    let (mut renamer, mut opener) = (host.logged_in().await, host.logged_in().await);
+    renamer.tree_connect("slow").await.unwrap();
+    opener.tree_connect("slow").await.unwrap();
+    for (what, name, disposition) in
+        [("open", "in\\file", OPEN), ("create", "in\\new", CREATE), ("overwrite", "in\\file", OVERWRITE)]
+    {
+        let (mut renamed, mut opened) = (0, 0);
+        for moment in -40_i64..40 {
+            let base = format!("{what}{moment}");
+            for dir in [base.clone(), format!("{base}\\in")] {
+                make_directory(&mut renamer, &dir).await;
+            }
+            let file = renamer.open(&format!("{base}\\in\\file")).await.unwrap();
+            assert_eq!(write(&mut renamer, file, 0, b"data").await, NtStatus::SUCCESS);
+            close(&mut renamer, file).await;
+            let moved = format!("{base} moved");
+            let dir = open(&mut renamer, &base, AccessMask::DELETE, RWD).await;
+            let rename = rename_flags(FileInformationClass::Rename, dir, 0, &moved, 0);
+            let create = create_request(&format!("{base}\\{name}"), disposition);
+            let between = tokio::time::sleep(Duration::from_micros(500 * moment.unsigned_abs()));
+            let (rename, create) = if moment < 0 {
+                let create = opener.send(create).await;
+                between.await;
+                (renamer.send(rename).await, create)
+            } else {
+                let rename = renamer.send(rename).await;
+                between.await;
+                (rename, opener.send(create).await)
+            };
+            let created = match opener.answer(create).await {
+                (_, Response::Create(response)) => Ok(response.file_id),
+                (header, _) => Err(header.status),
+            };
+            let (answer, _) = renamer.answer(rename).await;
+            let left = match (answer.status, created) {
+                (NtStatus::SUCCESS, Err(NtStatus::OBJECT_PATH_NOT_FOUND)) => {
+                    renamed += 1;
+                    let file = renamer.open(&format!("{moved}\\in\\file")).await.unwrap();
+                    assert_eq!(&read(&mut renamer, file).await[..], b"data", "{what} {moment}");
+                    close(&mut renamer, file).await;
+                    assert_eq!(
+                        names_below(&mut renamer, &moved).await,
+                        ["in", "in\\file"],
+                        "{what} {moment}"
+                    );
+                    moved
+                }
+                (NtStatus::ACCESS_DENIED, Ok(file)) => {
+                    opened += 1;
+                    close(&mut opener, file).await;
+                    base
+                }
+                ends => panic!("{what} {moment}: {ends:?}"),
+            };
+            assert_eq!(
+                renamer.status(rename_flags(FileInformationClass::Rename, dir, 0, &left, 0)).await,
+                NtStatus::SUCCESS
+            );
+            close(&mut renamer, dir).await;
+        }
+        assert!(renamed > 0 && opened > 0, "{what}: renamed {renamed} times, opened {opened} times");
+    }
 }
 
 #[tokio::test(start_paused = true)]

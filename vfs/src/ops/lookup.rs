@@ -15,7 +15,7 @@ use crate::lookup::link::{GONE, Link, Place};
 use crate::lookup::slot::{Access, Answers, Claim, Meaning, Slot, Value};
 use crate::metadata::{BackendKey, Kind, Metadata};
 use crate::name::{DiskName, Name};
-use crate::node::{Changing, Node};
+use crate::node::{Changing, Directory, Node};
 use crate::path::Path;
 use crate::rank::operation;
 use crate::sync::{Defect, defect, spawn};
@@ -698,11 +698,21 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// Waits until no move of our own is under way of `dir` or of a directory above it. Called without any lock.
     pub(crate) async fn own_moves_settled(&self, dir: &Arc<Node<F>>) {
+        let is_moving = |dir: &Directory<F>| dir.moving.load(std::sync::atomic::Ordering::SeqCst);
+        self.settled_above(dir, is_moving).await;
+    }
+
+    /// Waits until nobody is about to change the name of `dir` or of a directory above it. Called without any lock.
+    pub(crate) async fn names_settled(&self, dir: &Arc<Node<F>>) {
+        self.settled_above(dir, |_| true).await;
+    }
+
+    async fn settled_above(&self, dir: &Arc<Node<F>>, is_meant: impl Fn(&Directory<F>) -> bool) {
         let mut above = Some(Arc::clone(dir));
         while let Some(node) = above {
             let place = node.directory().and_then(|directory| directory.place.lock().clone());
             if let Some(place) = &place
-                && node.directory().is_some_and(|dir| dir.moving.load(std::sync::atomic::Ordering::SeqCst))
+                && node.directory().is_some_and(&is_meant)
                 && let Some(slot) = self.slot_at(place)
             {
                 slot.settled().await;

@@ -147,24 +147,35 @@ impl<F> Drop for Marked<F> {
     }
 }
 
-/// While it lives, opens below the directory see that it moves.
+/// A directory that is renamed: from before the rules look for what is open below it until its new name is found, and its old
+/// one is not ([`Vfs::stands_at`]).
 struct MovingDirectory<F> {
     vfs: Arc<Vfs<F>>,
     node: Arc<Node<F>>,
+    has_arrived: bool,
 }
 
 impl<F> MovingDirectory<F> {
     fn new(vfs: &Arc<Vfs<F>>, node: &Arc<Node<F>>) -> Option<MovingDirectory<F>> {
         node.directory()?.moving.store(true, Ordering::SeqCst);
         vfs.moving_directories.fetch_add(1, Ordering::SeqCst);
-        Some(MovingDirectory { vfs: Arc::clone(vfs), node: Arc::clone(node) })
+        Some(MovingDirectory { vfs: Arc::clone(vfs), node: Arc::clone(node), has_arrived: false })
+    }
+
+    /// It has got its place. Its names are let go of only after that: who waits for the end of the move waits for them.
+    fn arrive(&mut self) {
+        self.has_arrived = true;
+        if let Some(directory) = self.node.directory() {
+            directory.moving.store(false, Ordering::SeqCst);
+        }
     }
 }
 
 impl<F> Drop for MovingDirectory<F> {
     fn drop(&mut self) {
-        if let Some(directory) = self.node.directory() {
-            directory.moving.store(false, Ordering::SeqCst);
+        // By now somebody else may be at moving it on.
+        if !self.has_arrived {
+            self.arrive();
         }
         self.vfs.moving_directories.fetch_sub(1, Ordering::SeqCst);
     }
@@ -531,7 +542,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
     fn commit_rename(
         &self,
         mut guard: RenameGuard<F>,
-        moving: Option<MovingDirectory<F>>,
+        mut moving: Option<MovingDirectory<F>>,
         link: &Arc<Link<F>>,
         place: Place<F>,
     ) {
@@ -576,8 +587,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
             link.set_place(place.clone());
         }
         link.set(MOVING, false);
-        // Before its names are let go of: who waits for the end of the move waits for them.
-        drop(moving);
+        if let Some(moving) = &mut moving {
+            moving.arrive();
+        }
         let rest = match &target {
             Some(target) => target_value.without(target, true),
             None => target_value,
@@ -594,6 +606,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             }
         }
         drop(opens);
+        drop(moving);
     }
 
     /// How a name that is about to be replaced is spelled. The backend replaces whatever has the spelling: it is to be what

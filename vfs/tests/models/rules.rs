@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use shoal_vfs::*;
+use shuttle::sync::atomic::AtomicBool;
 
 use crate::backend::{Bed, Fault, model, name};
 use crate::run::holds;
@@ -171,6 +172,51 @@ pub async fn opens_by_name() {
             }
         },
     );
+    bed.finish().await;
+}
+
+/// A directory is not renamed while something is open below it: of one who opens and one who renames, either the open is seen
+/// by the rename's rules, or the rename by who opens.
+pub async fn opens_below_a_move() {
+    let bed = Bed::new().await;
+    let d = bed.directory(&bed.top, "d").await;
+    bed.create(d.node(), "x", CreateHow::file()).await.unwrap();
+    let (one, two) = (bed.clone(), bed.clone());
+    // What the server's table of opens is to `admit`.
+    let is_open = Arc::new(AtomicBool::new(false));
+    let (seen, known) = (Arc::clone(&is_open), is_open);
+    let (renamed, opened) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (was_renamed, was_opened) = (Arc::clone(&renamed), Arc::clone(&opened));
+    together!(
+        async move {
+            let admit = move |_: &mut RenameView<'_, u32>| {
+                if seen.load(Ordering::SeqCst) { Err("is open") } else { Ok(()) }
+            };
+            match one.vfs.rename(&d, &one.top, &name("e"), false, admit).await {
+                Ok(()) => renamed.store(true, Ordering::SeqCst),
+                Err(error) => assert_eq!(error, RenameError::Refused("is open")),
+            }
+        },
+        async move {
+            let path = Path::from(vec![name("D"), name("X")]);
+            loop {
+                let since = two.vfs.moment();
+                match two.vfs.look_up_path(&two.root, &path).await {
+                    Ok(Some((_, Some((link, _))))) => {
+                        known.store(true, Ordering::SeqCst);
+                        if two.vfs.stands_at(&two.root, &link, &path, since).await {
+                            return opened.store(true, Ordering::SeqCst);
+                        }
+                        known.store(false, Ordering::SeqCst);
+                    }
+                    Err(FsError::PathNotFound) => return,
+                    _ => panic!("the file goes with its directory"),
+                }
+            }
+        },
+    );
+    let (renamed, opened) = (was_renamed.load(Ordering::SeqCst), was_opened.load(Ordering::SeqCst));
+    assert!(renamed != opened, "renamed: {renamed}, and opened by the old name: {opened}");
     bed.finish().await;
 }
 
@@ -375,6 +421,7 @@ fn orders_of_locks() {
 fn names_that_move() {
     holds("renames_are_one_instant", 4_000, model(renames_are_one_instant));
     holds("opens_by_name", 4_000, model(opens_by_name));
+    holds("opens_below_a_move", 4_000, model(opens_below_a_move));
     holds("several_spellings", 4_000, model(several_spellings));
     holds("strangers_remove", 4_000, model(strangers_remove));
 }

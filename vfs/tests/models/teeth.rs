@@ -43,6 +43,7 @@ fn broken_by(defect: Defect) -> Option<Arc<dyn Fn() + Send + Sync>> {
         // Opens.
         Defect::OpenIgnoresGone => by!(names::opens_against_replacement),
         Defect::OpenIgnoresPlace => by!(rules::opens_by_name),
+        Defect::OpenIgnoresMoves => by!(rules::opens_below_a_move),
         // What others change, and the index.
         Defect::DrainedIsEmpty => by!(told::barrier),
         Defect::IgnoresRecheck => by!(told::changes_during_a_lookup),

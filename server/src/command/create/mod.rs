@@ -18,8 +18,8 @@ use shoal_protocol::fscc::notify::{NotifyAction, NotifyFilter};
 use shoal_protocol::smb2::FileId;
 use shoal_protocol::smb2::create::{CreateRequest, CreateResponse};
 use shoal_vfs::{
-    Attach, BackendFile, CaughtUp, CreateHow, Creation, DosAttributes, FsError, Kind, Link, Metadata, Name,
-    Node, OpenHow, Root, SetMetadata,
+    Attach, BackendFile, CaughtUp, CreateHow, Creation, DosAttributes, FsError, Kind, Link, Metadata, Moment,
+    Name, Node, OpenHow, Root, SetMetadata,
 };
 
 use self::disposition::Asked;
@@ -93,16 +93,17 @@ impl Create<'_> {
     /// One try. None: a name changed meanwhile, begin again.
     async fn attempt(&self) -> Result<Option<Opened>, NtStatus> {
         let vfs = &self.cx.server.vfs;
+        let since = vfs.moment();
         let mut caught_up = CaughtUp::default();
         let looked = vfs.look_up_path_within(&self.root, &self.name.path, &mut caught_up).await;
         let looked = looked.map_err(convert::status)?;
         let (Some((_, last)), Some((dir, found))) = (self.name.path.parent_and_last(), looked) else {
-            return self.open_existing(None, self.root.link(), None).await;
+            return self.open_existing(None, self.root.link(), None, since).await;
         };
         match found {
-            Some((link, metadata)) => self.open_existing(Some((&dir, last)), link, metadata).await,
+            Some((link, metadata)) => self.open_existing(Some((&dir, last)), link, metadata, since).await,
             None if self.asked.must_exist() => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
-            None => self.create(&dir, last, &mut caught_up).await,
+            None => self.create(&dir, last, &mut caught_up, since).await,
         }
     }
 
@@ -111,6 +112,7 @@ impl Create<'_> {
         at: Option<(&Arc<Node<NodeState>>, &Name)>,
         link: Arc<Link<NodeState>>,
         metadata: Option<Metadata>,
+        since: Moment,
     ) -> Result<Option<Opened>, NtStatus> {
         let is_directory = match link.node().kind() {
             Kind::File => false,
@@ -126,13 +128,14 @@ impl Create<'_> {
 
         // From here on the open counts: whatever fails now closes it.
         let open = self.open(link, found.file, claim, granted, &found.metadata);
-        match self.take_over(&open, found.metadata).await {
-            Ok((action, facts)) => Ok(Some(Opened { open, action, facts })),
-            Err(status) => {
-                close_open(&self.cx.server, open).await;
-                Err(status)
-            }
+        let taken = self.take_over(&open, found.metadata, since).await;
+        if let Ok(Some((action, facts))) = taken {
+            return Ok(Some(Opened { open, action, facts }));
         }
+        // Nobody got it, and so the file stays.
+        open.disk()?.changing.lock().delete_on_close = false;
+        close_open(&self.cx.server, open).await;
+        taken.map(|_| None)
     }
 
     /// Opens the file of the storage. None: the name means something else by now.
@@ -248,17 +251,31 @@ impl Create<'_> {
         }
     }
 
-    /// Overwrites, if that is asked for, and gives the open to the session.
-    async fn take_over(&self, open: &Arc<Open>, metadata: Metadata) -> Result<(u32, Facts), NtStatus> {
+    /// Gives the open to the session, and overwrites, if that is asked for. None: it is no longer where the client said.
+    async fn take_over(
+        &self,
+        open: &Arc<Open>,
+        metadata: Metadata,
+        since: Moment,
+    ) -> Result<Option<(u32, Facts)>, NtStatus> {
         let disk = open.disk()?;
+        self.insert(open, disk)?;
+        // Before anything is changed.
+        if !self.stands(disk, since).await {
+            return Ok(None);
+        }
         let (action, metadata) = if self.asked.overwrites() {
             (self.overwritten_action(), self.overwrite(disk, metadata).await?)
         } else {
             (CreateResponse::OPENED, metadata)
         };
-        let facts = convert::shown_facts(disk, &metadata);
-        self.insert(open, disk)?;
-        Ok((action, facts))
+        Ok(Some((action, convert::shown_facts(disk, &metadata))))
+    }
+
+    /// Whether the open is one by the name that the client said: no directory on the way has been renamed by somebody who did
+    /// not see that something was open below. Asked when the open is in the server's table.
+    async fn stands(&self, disk: &DiskObject, since: Moment) -> bool {
+        self.cx.server.vfs.stands_at(&self.root, &disk.link, &self.name.path, since).await
     }
 
     fn overwritten_action(&self) -> u32 {
@@ -296,6 +313,7 @@ impl Create<'_> {
         dir: &Arc<Node<NodeState>>,
         name: &Name,
         caught_up: &mut CaughtUp,
+        since: Moment,
     ) -> Result<Option<Opened>, NtStatus> {
         let kind = if self.asked.directory() { Kind::Directory } else { Kind::File };
         if kind == Kind::File && self.name.names_directory {
@@ -334,24 +352,25 @@ impl Create<'_> {
         };
         link.node().opens().stream(stream).write_time.opened(convert::file_time(metadata.modified));
         let open = self.open(link, file, claim, granted, &metadata);
-        match self.finish_new(&open, dir, name, metadata).await {
-            Ok(facts) => Ok(Some(Opened { open, action: CreateResponse::CREATED, facts })),
-            Err(status) => {
-                // A CREATE that fails leaves nothing behind.
-                open.disk()?.changing.lock().delete_on_close = true;
-                close_open(&self.cx.server, open).await;
-                Err(status)
-            }
+        let finished = self.finish_new(&open, dir, name, metadata, since).await;
+        if let Ok(Some(facts)) = finished {
+            return Ok(Some(Opened { open, action: CreateResponse::CREATED, facts }));
         }
+        // A CREATE that fails leaves nothing behind, nor one that begins again.
+        open.disk()?.changing.lock().delete_on_close = true;
+        close_open(&self.cx.server, open).await;
+        finished.map(|_| None)
     }
 
+    /// Gives the open of a new file to the session. None: it is no longer where the client said.
     async fn finish_new(
         &self,
         open: &Arc<Open>,
         dir: &Arc<Node<NodeState>>,
         name: &Name,
         mut metadata: Metadata,
-    ) -> Result<Facts, NtStatus> {
+        since: Moment,
+    ) -> Result<Option<Facts>, NtStatus> {
         let disk = open.disk()?;
         if self.contexts.allocation_size != 0 && !disk.is_directory() {
             disk.file.allocate(self.contexts.allocation_size).await.map_err(convert::status)?;
@@ -360,7 +379,8 @@ impl Create<'_> {
         let filter = if disk.is_directory() { NotifyFilter::DIR_NAME } else { NotifyFilter::FILE_NAME };
         self.cx.server.watching.announce(dir, &[(NotifyAction::Added, name)], filter);
         self.insert(open, disk)?;
-        Ok(convert::shown_facts(disk, &metadata))
+        let stands = self.stands(disk, since).await;
+        Ok(stands.then(|| convert::shown_facts(disk, &metadata)))
     }
 
     fn open(
