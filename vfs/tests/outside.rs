@@ -403,6 +403,65 @@ async fn writes_go_to_the_file_that_is_there() {
     }
 }
 
+/// ext4 gives the number of an inode that has gone to the next one at once, maybe within a tick of its clock: what is found then is
+/// the new object, whatever the old one was; and as long as somebody has the old one open its number is not given away.
+#[tokio::test]
+async fn an_inode_number_that_is_used_again_is_another_object() {
+    let make = |at: &FsPath, kind, text: &str| match kind {
+        Kind::Directory => fs::create_dir(at).expect("makes"),
+        _ => fs::write(at, text).expect("writes"),
+    };
+    let number = |at: &FsPath| fs::metadata(at).expect("is there").ino();
+    for place in places() {
+        let mut again = 0;
+        for mode in MODES {
+            let scratch = Scratch::new(&place);
+            let bed = Bed::local(&scratch, mode).await;
+            let (old, new) = (scratch.share("old"), scratch.share("new"));
+            for round in 0..24 {
+                let was = if round % 2 == 0 { Kind::File } else { Kind::Directory };
+                let is = if round / 2 % 2 == 0 { Kind::File } else { Kind::Directory };
+                make(&old, was, "old");
+                for _ in 0..2 {
+                    assert_eq!(bed.see("old").await, expected(&scratch.share(""), "old"), "{mode:?}");
+                }
+                let before = number(&old);
+                let open = if round % 3 == 0 { Some(bed.open("old", READ).await) } else { None };
+                match was {
+                    Kind::Directory => fs::remove_dir(&old).expect("removes"),
+                    _ => fs::remove_file(&old).expect("removes"),
+                }
+                make(&new, is, "new");
+                again += usize::from(number(&new) == before);
+                assert!(open.is_none() || number(&new) != before, "its number is in use");
+                assert_eq!(bed.see("old").await, None, "{mode:?}");
+                assert_eq!(bed.see("new").await, expected(&scratch.share(""), "new"), "{mode:?}");
+                assert_eq!(bed.link("new").await.node().kind(), is, "{mode:?}");
+                match is {
+                    Kind::Directory => {
+                        bed.create("new/x", CreateHow::file()).await.expect("makes");
+                        assert_eq!(bed.see("new/X").await, expected(&scratch.share(""), "new/x"), "{mode:?}");
+                        bed.remove("new/x").await.expect("removes");
+                    }
+                    _ => {
+                        let text = bed.open("new", READ).await.read_at(0, 100).await.expect("reads");
+                        assert_eq!(&text[..], b"new", "{mode:?}");
+                    }
+                }
+                if let (Some(open), Kind::File) = (open, was) {
+                    assert_eq!(&open.read_at(0, 100).await.expect("reads")[..], b"old", "{mode:?}");
+                }
+                bed.remove("new").await.expect("removes");
+                assert_eq!(bed.see("new").await, None, "{mode:?}");
+            }
+            bed.vfs.check_at_rest().await;
+        }
+        if again == 0 {
+            eprintln!("not tested in {}: no number was used again", place.display());
+        }
+    }
+}
+
 /// What a rename replaces is what its rules have seen: when others put another object to the name after that, in the same
 /// or in another case, the rules are asked again, and what they have not seen stays.
 #[tokio::test]
