@@ -202,3 +202,119 @@ impl Names {
         tables.flat_map(|table| table.by_name).map(|entry| entry.inode).collect()
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fold::Fold;
+    use crate::memory::{Memory, MemoryOptions};
+    use crate::name::Name;
+
+    /// One of few names, in lower or upper case.
+    fn name(number: u16, upper: bool) -> Name {
+        let text = format!("name {number}");
+        Name::from_str(&if upper { text.to_uppercase() } else { text }).expect("a name")
+    }
+
+    struct Bed {
+        memory: Arc<Memory>,
+        names: Names,
+    }
+
+    impl Bed {
+        fn new() -> Bed {
+            Bed { memory: Memory::new(MemoryOptions::default()), names: Names::default() }
+        }
+
+        fn key(&self, name: &Name) -> Key {
+            Key::new(Fold::Insensitive.fold(name), &self.memory.volume.hasher)
+        }
+
+        fn insert(&self, name: &Name) -> u64 {
+            let how = crate::CreateHow::file();
+            let inode = Inode::new(&self.memory.volume, &how).expect("there is room");
+            let number = inode.number;
+            let new = NewName { key: self.key(name), name: name.to_disk() };
+            self.names.lock(&self.key(name)).expect("is there").insert(new, inode);
+            number
+        }
+
+        fn listed(&self, from: u64) -> Vec<(u64, DiskName)> {
+            let all = self.names.lock_all().expect("is there");
+            all.iter_from(from).map(|(position, entry)| (position, entry.name.clone())).collect()
+        }
+    }
+
+    proptest! {
+        /// Names come and go; those that are left are found in any case, and listed once each, in the order in which they
+        /// came, from wherever a page begins.
+        #[test]
+        fn a_listing_has_the_names_of_all_parts_in_their_order(
+            changes in prop::collection::vec((0..40_u16, any::<bool>()), 0..200), cut in any::<prop::sample::Index>())
+        {
+            let bed = Bed::new();
+            let (mut order, mut inodes) = (Vec::new(), HashMap::new());
+            for (number, upper) in changes {
+                let name = name(number, upper);
+                let key = bed.key(&name);
+                let gone = bed.names.lock(&key).unwrap().remove(&key);
+                prop_assert_eq!(gone.map(|entry| entry.inode.number), inodes.remove(&number));
+                if let Some(at) = order.iter().position(|(known, _)| *known == number) {
+                    order.remove(at);
+                } else {
+                    inodes.insert(number, bed.insert(&name));
+                    order.push((number, name.to_disk()));
+                }
+            }
+            for number in 0..40 {
+                let key = bed.key(&name(number, false));
+                let found = bed.names.lock(&key).unwrap().get(&key).map(|entry| entry.inode.number);
+                prop_assert_eq!(found, inodes.get(&number).copied());
+            }
+            let all = bed.listed(0);
+            let spelled: Vec<_> = all.iter().map(|(_, name)| name.clone()).collect();
+            prop_assert_eq!(spelled, order.into_iter().map(|(_, name)| name).collect::<Vec<_>>());
+            prop_assert!(all.is_sorted_by(|(a, _), (b, _)| a < b), "each has a position of its own");
+            if !all.is_empty() {
+                let cut = cut.index(all.len());
+                prop_assert_eq!(&bed.listed(all[cut].0)[..], &all[cut..]);
+                prop_assert_eq!(&bed.listed(all[cut].0 + 1)[..], &all[cut + 1..]);
+            }
+        }
+    }
+
+    #[test]
+    fn names_lie_in_all_parts_and_two_are_locked_whichever_comes_first() {
+        let bed = Bed::new();
+        let mut parts = [0; PARTS];
+        for number in 0..100 {
+            let (a, b) = (bed.key(&name(number, false)), bed.key(&name(number + 1, true)));
+            parts[a.part()] += 1;
+            for (a, b) in [(&a, &b), (&b, &a)] {
+                let (first, second) = bed.names.lock_two(a, b).expect("is there");
+                assert_eq!(second.is_none(), a.part() == b.part(), "one lock for one part");
+                assert!(bed.names.parts[a.part()].0.is_locked() && bed.names.parts[b.part()].0.is_locked());
+                drop((first, second));
+            }
+        }
+        assert!(parts.iter().all(|names| *names > 0), "{parts:?}");
+    }
+
+    #[test]
+    fn an_empty_directory_goes_and_gets_no_names_any_more() {
+        let bed = Bed::new();
+        let only = name(1, false);
+        bed.insert(&only);
+        assert_eq!(bed.names.remove_all(), Err(FsError::NotEmpty));
+        let key = bed.key(&only);
+        assert!(bed.names.lock(&key).expect("is there").remove(&key).is_some());
+        assert_eq!(bed.names.remove_all(), Ok(()));
+        assert!(matches!(bed.names.lock(&key), Err(FsError::NotFound)));
+        assert!(matches!(bed.names.lock_two(&key, &bed.key(&name(2, false))), Err(FsError::NotFound)));
+        assert_eq!(bed.names.remove_all(), Err(FsError::NotFound));
+    }
+}
