@@ -78,6 +78,7 @@ use dashmap::DashMap;
 use counters::{Count, Counts};
 use lookup::evict::Budget;
 use lookup::gate::{Gate, Mode};
+use lookup::link::names_down_to;
 use lookup::slotmap::SlotMap;
 use node::{Mount, NodeTable};
 use ops::run::Running;
@@ -260,12 +261,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
         Moment { moves, is_still: self.moving_directories.load(Ordering::SeqCst) == 0 }
     }
 
-    /// Whether the directories above `link`, which was found by `path` after `since`, still have the names by which it was found.
+    /// Whether the directory `dir`, which `names` led to from `root` after `since`, is still found by them: neither it nor a
+    /// directory above it was moved.
     ///
-    /// Who makes an open known to the rules of those who rename directories ([`Vfs::rename`]'s `admit`), and is then told
-    /// `true`, need not fear that one of them has overlooked it: a rename that did was over before `since`, or shows here.
-    /// Moves of ours that are under way are waited for. Called without any lock.
-    pub async fn stands_at(&self, root: &Root<F>, link: &Link<F>, path: &Path, since: Moment) -> bool {
+    /// Who makes an open in it known to the rules of those who rename directories ([`Vfs::rename`]'s `admit`), and is then
+    /// told `true`, need not fear that one of them has overlooked it: a rename that did was over before `since`, or shows
+    /// here. Moves of ours that are under way are waited for. Called without any lock.
+    pub async fn stands_at(&self, root: &Root<F>, dir: &Arc<Node<F>>, names: &[Name], since: Moment) -> bool {
         if sync::defect(sync::Defect::OpenIgnoresMoves) {
             return true;
         }
@@ -274,33 +276,40 @@ impl<F: Default + Send + 'static> Vfs<F> {
         if is_still && since.is_still && self.moves() == since.moves {
             return true;
         }
-        if let Some((dir, _)) = link.place().filter(|(dir, _)| dir.is_moving()) {
-            self.own_moves_settled(&dir).await;
+        if dir.is_moving() {
+            self.own_moves_settled(dir).await;
         }
         // By their places, and not looked up anew: an old name is still found while its object has got another place.
-        let Some((above, _)) = path.parent_and_last() else { return true };
-        let now = self.path(root, link).unwrap_or_default();
-        let now = now.split_last().map_or(&[][..], |(_, above)| above);
-        let stands = now.len() == above.len() && now.iter().zip(above).all(|(a, b)| root.fold().eq(a, b));
-        if !stands && let Some((dir, _)) = link.place() {
+        let place = || dir.directory().and_then(|directory| directory.place.lock().clone());
+        let now = self.at_one_instant(|| names_down_to(dir, place(), Some(root.link.node())));
+        let is_same = |now: &[Name]| {
+            now.len() == names.len() && now.iter().zip(names).all(|(a, b)| root.fold().eq(a, b))
+        };
+        let stands = now.is_some_and(|now| is_same(&now));
+        if !stands {
             // Who looks again is not to find the old name once more.
-            self.names_settled(&dir).await;
+            self.names_settled(dir).await;
         }
         stands
     }
 
     /// The names from `root` down to `link`, all of one instant. `None` if it does not stand below `root`.
     pub fn path(&self, root: &Root<F>, link: &Link<F>) -> Option<Vec<Name>> {
+        self.at_one_instant(|| link.names_below(Some(root.link.node())))
+    }
+
+    /// The names that `walk` finds on its way up to a root, between whose steps no directory moves. `None`: it did not reach it.
+    fn at_one_instant(&self, walk: impl Fn() -> (Vec<Name>, bool)) -> Option<Vec<Name>> {
         for _ in 0..3 {
             let ended = self.moves_ended.load(Ordering::SeqCst);
             let begun = self.moves_begun.load(Ordering::SeqCst);
-            let (names, reached) = link.names_below(Some(root.link.node()));
+            let (names, reached) = walk();
             if begun == ended && self.moves_begun.load(Ordering::SeqCst) == begun {
                 return reached.then_some(names);
             }
         }
         let _still = self.moves.lock();
-        let (names, reached) = link.names_below(Some(root.link.node()));
+        let (names, reached) = walk();
         reached.then_some(names)
     }
 

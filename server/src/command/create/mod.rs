@@ -128,7 +128,7 @@ impl Create<'_> {
 
         // From here on the open counts: whatever fails now closes it.
         let open = self.open(link, found.file, claim, granted, &found.metadata);
-        let taken = self.take_over(&open, found.metadata, since).await;
+        let taken = self.take_over(&open, at.map(|(dir, _)| dir), found.metadata, since).await;
         if let Ok(Some((action, facts))) = taken {
             return Ok(Some(Opened { open, action, facts }));
         }
@@ -255,13 +255,16 @@ impl Create<'_> {
     async fn take_over(
         &self,
         open: &Arc<Open>,
+        dir: Option<&Arc<Node<NodeState>>>,
         metadata: Metadata,
         since: Moment,
     ) -> Result<Option<(u32, Facts)>, NtStatus> {
         let disk = open.disk()?;
         self.insert(open, disk)?;
         // Before anything is changed.
-        if !self.stands(disk, since).await {
+        if let Some(dir) = dir
+            && !self.stands(dir, since).await
+        {
             return Ok(None);
         }
         let (action, metadata) = if self.asked.overwrites() {
@@ -272,10 +275,11 @@ impl Create<'_> {
         Ok(Some((action, convert::shown_facts(disk, &metadata))))
     }
 
-    /// Whether the open is one by the name that the client said: no directory on the way has been renamed by somebody who did
-    /// not see that something was open below. Asked when the open is in the server's table.
-    async fn stands(&self, disk: &DiskObject, since: Moment) -> bool {
-        self.cx.server.vfs.stands_at(&self.root, &disk.link, &self.name.path, since).await
+    /// Whether `dir` is still the one that the client said: no directory on the way has been renamed by somebody who did not
+    /// see that something was open in it. Asked when the open is in the server's table.
+    async fn stands(&self, dir: &Arc<Node<NodeState>>, since: Moment) -> bool {
+        let Some((above, _)) = self.name.path.parent_and_last() else { return true };
+        self.cx.server.vfs.stands_at(&self.root, dir, above, since).await
     }
 
     fn overwritten_action(&self) -> u32 {
@@ -356,8 +360,10 @@ impl Create<'_> {
         if let Ok(Some(facts)) = finished {
             return Ok(Some(Opened { open, action: CreateResponse::CREATED, facts }));
         }
-        // A CREATE that fails leaves nothing behind, nor one that begins again.
-        open.disk()?.changing.lock().delete_on_close = true;
+        // A CREATE that fails leaves nothing behind, nor one that begins again: but what somebody else has opened meanwhile.
+        let disk = open.disk()?;
+        let is_alone = disk.node().opens().open_count(&disk.link) == 1;
+        disk.changing.lock().delete_on_close = is_alone;
         close_open(&self.cx.server, open).await;
         finished.map(|_| None)
     }
@@ -379,7 +385,7 @@ impl Create<'_> {
         let filter = if disk.is_directory() { NotifyFilter::DIR_NAME } else { NotifyFilter::FILE_NAME };
         self.cx.server.watching.announce(dir, &[(NotifyAction::Added, name)], filter);
         self.insert(open, disk)?;
-        let stands = self.stands(disk, since).await;
+        let stands = self.stands(dir, since).await;
         Ok(stands.then(|| convert::shown_facts(disk, &metadata)))
     }
 
