@@ -21,8 +21,8 @@ pub const OPEN: u32 = 1;
 pub const CREATE: u32 = 2;
 pub const OPEN_IF: u32 = 3;
 pub const OVERWRITE: u32 = 4;
-const OVERWRITE_IF: u32 = 5;
-const SUPERSEDE: u32 = 0;
+pub const OVERWRITE_IF: u32 = 5;
+pub const SUPERSEDE: u32 = 0;
 
 const FILE: u8 = 1;
 const FILESYSTEM: u8 = 2;

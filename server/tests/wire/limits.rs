@@ -10,6 +10,7 @@ use shoal_protocol::smb2::*;
 use shoal_protocol::{NtStatus, frame};
 use tokio::time::{Instant, sleep};
 
+use crate::files::{CREATE, OPEN, OVERWRITE, OVERWRITE_IF, SUPERSEDE, close, created};
 use crate::harness::*;
 
 /// Attack 8: SESSION_SETUPs with every kind of wrong token. None is a login, none is kept, none ends the server.
@@ -275,6 +276,44 @@ async fn replies_are_budgeted() {
 }
 
 /// The end: what is under way is answered, what waits is ended, and all is closed within the time.
+/// A CREATE that is one open too many changes nothing: what it would have overwritten keeps its data, what it would have
+/// deleted with its handle stays, and what it would have made is not there.
+#[tokio::test(start_paused = true)]
+async fn one_open_too_many_changes_nothing() {
+    const TOO_MANY: NtStatus = NtStatus::TOO_MANY_OPENED_FILES;
+    let mut settings = settings();
+    settings.limits.opens_per_session = 2;
+    let host = Host::with(settings).await;
+    let mut client = host.connected().await;
+    let full = client.open("full").await.unwrap();
+    let data = Bytes::from_static(b"data");
+    let write = WriteRequest { file_id: full, data: data.clone(), ..Default::default() };
+    assert_eq!(client.status(write).await, NtStatus::SUCCESS);
+    close(&mut client, full).await;
+    for _ in 0..3 {
+        let held = [client.open("one").await.unwrap(), client.open("two").await.unwrap()];
+        for disposition in [OPEN, OVERWRITE, OVERWRITE_IF, SUPERSEDE] {
+            let request = create_request("full", disposition);
+            let deleting =
+                CreateRequest { create_options: CreateOptions::DELETE_ON_CLOSE, ..request.clone() };
+            for request in [request, deleting] {
+                assert_eq!(created(&mut client, request).await.err(), Some(TOO_MANY));
+            }
+        }
+        assert_eq!(created(&mut client, create_request("new", CREATE)).await.err(), Some(TOO_MANY));
+        for file_id in held {
+            close(&mut client, file_id).await;
+        }
+        let new = created(&mut client, create_request("new", OPEN)).await;
+        assert_eq!(new.err(), Some(NtStatus::OBJECT_NAME_NOT_FOUND));
+        let full = created(&mut client, create_request("full", OPEN)).await.unwrap().file_id;
+        let read = ReadRequest { file_id: full, length: 100, ..Default::default() };
+        let (_, Response::Read(response)) = client.call(read).await else { panic!("data") };
+        assert_eq!(response.data, data);
+        close(&mut client, full).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drained_server_closes_everything() {
     let host = Host::new().await;
