@@ -53,7 +53,7 @@ pub mod sync;
 pub mod xattr;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use backend::{
     Backend, BackendFile, BackendNode, Caps, Change, Coherence, CreateHow, DirEntry, NameSink, NodeInfo,
@@ -78,7 +78,6 @@ use dashmap::DashMap;
 use counters::{Count, Counts};
 use lookup::evict::Budget;
 use lookup::gate::{Gate, Mode};
-use lookup::link::names_down_to;
 use lookup::slotmap::SlotMap;
 use node::{Mount, NodeTable};
 use ops::run::Running;
@@ -127,18 +126,17 @@ pub struct Vfs<F> {
     moves_ended: AtomicU64,
     /// Held while a directory is given another place: an instant.
     moves: sync::Mutex<()>,
-    pub(crate) moving_directories: AtomicUsize,
+    /// Renames of directories begun, before the rules look for what is open below, and ended, when the old name is no longer
+    /// found.
+    pub(crate) directory_renames_begun: AtomicU64,
+    pub(crate) directory_renames_ended: AtomicU64,
     pub(crate) running: Arc<Running>,
     pub(crate) counts: Counts,
 }
 
-/// A point in time, as far as directories are moved.
+/// A point in time, as far as directories are renamed: how many renames had begun. `None`: some had not ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    moves: u64,
-    /// None was about to be moved, or had been and was still found by its old name.
-    is_still: bool,
-}
+pub struct Moment(Option<u64>);
 
 /// A mounted tree.
 pub struct Root<F> {
@@ -202,7 +200,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
             moves_begun: AtomicU64::new(0),
             moves_ended: AtomicU64::new(0),
             moves: sync::mutex(Level::Moves, ()),
-            moving_directories: AtomicUsize::new(0),
+            directory_renames_begun: AtomicU64::new(0),
+            directory_renames_ended: AtomicU64::new(0),
             running: Running::new(),
             counts: Counts::default(),
         })
@@ -256,60 +255,40 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// This moment, before a name is looked up: for [`Vfs::stands_at`].
     pub fn moment(&self) -> Moment {
-        // In this order: a move is counted before it is no longer under way.
-        let moves = self.moves();
-        Moment { moves, is_still: self.moving_directories.load(Ordering::SeqCst) == 0 }
+        // In this order: all that had begun by the second had ended by the first.
+        let ended = self.directory_renames_ended.load(Ordering::SeqCst);
+        let begun = self.directory_renames_begun.load(Ordering::SeqCst);
+        Moment((begun == ended).then_some(begun))
     }
 
-    /// Whether the directory `dir`, which `names` led to from `root` after `since`, is still found by them: neither it nor a
-    /// directory above it was moved.
+    /// Whether the directory `dir`, which `names` led to from `root` after `since`, is still found by them.
     ///
     /// Who makes an open in it known to the rules of those who rename directories ([`Vfs::rename`]'s `admit`), and is then
-    /// told `true`, need not fear that one of them has overlooked it: a rename that did was over before `since`, or shows
-    /// here. Moves of ours that are under way are waited for. Called without any lock.
+    /// told `true`, need not fear that one of them has overlooked it: a rename that did had ended before `since`, or shows
+    /// here. Renames that are under way are waited for. Called without any lock.
     pub async fn stands_at(&self, root: &Root<F>, dir: &Arc<Node<F>>, names: &[Name], since: Moment) -> bool {
-        if sync::defect(sync::Defect::OpenIgnoresMoves) {
+        if sync::defect(sync::Defect::OpenIgnoresMoves)
+            || since.0 == Some(self.directory_renames_begun.load(Ordering::SeqCst))
+        {
             return true;
         }
-        // In the other order: no move is counted after it has been seen to be over.
-        let is_still = self.moving_directories.load(Ordering::SeqCst) == 0;
-        if is_still && since.is_still && self.moves() == since.moves {
-            return true;
-        }
-        if dir.is_moving() {
-            self.own_moves_settled(dir).await;
-        }
-        // By their places, and not looked up anew: an old name is still found while its object has got another place.
-        let place = || dir.directory().and_then(|directory| directory.place.lock().clone());
-        let now = self.at_one_instant(|| names_down_to(dir, place(), Some(root.link.node())));
-        let is_same = |now: &[Name]| {
-            now.len() == names.len() && now.iter().zip(names).all(|(a, b)| root.fold().eq(a, b))
-        };
-        let stands = now.is_some_and(|now| is_same(&now));
-        if !stands {
-            // Who looks again is not to find the old name once more.
-            self.names_settled(dir).await;
-        }
-        stands
+        // A directory that has its new place is found by its old name until its names are let go of.
+        self.names_settled(dir).await;
+        self.walk(root, names).await.is_ok_and(|now| now.id() == dir.id())
     }
 
     /// The names from `root` down to `link`, all of one instant. `None` if it does not stand below `root`.
     pub fn path(&self, root: &Root<F>, link: &Link<F>) -> Option<Vec<Name>> {
-        self.at_one_instant(|| link.names_below(Some(root.link.node())))
-    }
-
-    /// The names that `walk` finds on its way up to a root, between whose steps no directory moves. `None`: it did not reach it.
-    fn at_one_instant(&self, walk: impl Fn() -> (Vec<Name>, bool)) -> Option<Vec<Name>> {
         for _ in 0..3 {
             let ended = self.moves_ended.load(Ordering::SeqCst);
             let begun = self.moves_begun.load(Ordering::SeqCst);
-            let (names, reached) = walk();
+            let (names, reached) = link.names_below(Some(root.link.node()));
             if begun == ended && self.moves_begun.load(Ordering::SeqCst) == begun {
                 return reached.then_some(names);
             }
         }
         let _still = self.moves.lock();
-        let (names, reached) = walk();
+        let (names, reached) = link.names_below(Some(root.link.node()));
         reached.then_some(names)
     }
 

@@ -174,24 +174,6 @@ impl<F> Node<F> {
         false
     }
 
-    /// Whether this directory, or one above it, is being renamed just now. Who asks *after* having made an open known
-    /// to the renamer's check, and is told no, was seen by that check or came after the rename: see
-    /// [`Vfs::stands_at`](crate::Vfs::stands_at).
-    pub(crate) fn is_moving(&self) -> bool {
-        let moving = |node: &Node<F>| node.directory().is_some_and(|dir| dir.moving.load(Ordering::SeqCst));
-        if moving(self) {
-            return true;
-        }
-        let mut dir = self.parent();
-        while let Some(node) = dir {
-            if moving(&node) {
-                return true;
-            }
-            dir = node.parent();
-        }
-        false
-    }
-
     /// Whether this directory goes with its last open. A glance, for who is about to make something in it: who wants to be sure asks
     /// its link under [`Node::opens`].
     pub fn is_delete_pending(&self) -> bool {

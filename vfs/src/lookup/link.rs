@@ -169,27 +169,18 @@ impl<F> Link<F> {
 
     /// The names from `root` (or the topmost root) down to this one, and whether `root` was reached.
     pub(crate) fn names_below(&self, root: Option<&Node<F>>) -> (Vec<Name>, bool) {
-        names_down_to(&self.node, self.place_now(), root)
+        let is_root = |node: &Node<F>| root.is_some_and(|root| root.id() == node.id());
+        let mut names = Vec::new();
+        let mut reached = is_root(&self.node);
+        let mut place = if reached { None } else { self.place_now() };
+        while let Some(Place { dir, name }) = place {
+            names.push(name);
+            reached = is_root(&dir);
+            place = if reached { None } else { dir.directory().and_then(|dir| dir.place.lock().clone()) };
+        }
+        names.reverse();
+        (names, reached)
     }
-}
-
-/// The names from `root` (or the topmost root) down to `node`, which stands at `place`, and whether `root` was reached.
-pub(crate) fn names_down_to<F>(
-    node: &Node<F>,
-    place: Option<Place<F>>,
-    root: Option<&Node<F>>,
-) -> (Vec<Name>, bool) {
-    let is_root = |node: &Node<F>| root.is_some_and(|root| root.id() == node.id());
-    let mut names = Vec::new();
-    let mut reached = is_root(node);
-    let mut place = if reached { None } else { place };
-    while let Some(Place { dir, name }) = place {
-        names.push(name);
-        reached = is_root(&dir);
-        place = if reached { None } else { dir.directory().and_then(|dir| dir.place.lock().clone()) };
-    }
-    names.reverse();
-    (names, reached)
 }
 
 impl<F> Drop for Link<F> {

@@ -158,7 +158,7 @@ struct MovingDirectory<F> {
 impl<F> MovingDirectory<F> {
     fn new(vfs: &Arc<Vfs<F>>, node: &Arc<Node<F>>) -> Option<MovingDirectory<F>> {
         node.directory()?.moving.store(true, Ordering::SeqCst);
-        vfs.moving_directories.fetch_add(1, Ordering::SeqCst);
+        vfs.directory_renames_begun.fetch_add(1, Ordering::SeqCst);
         Some(MovingDirectory { vfs: Arc::clone(vfs), node: Arc::clone(node), has_arrived: false })
     }
 
@@ -177,7 +177,7 @@ impl<F> Drop for MovingDirectory<F> {
         if !self.has_arrived {
             self.arrive();
         }
-        self.vfs.moving_directories.fetch_sub(1, Ordering::SeqCst);
+        self.vfs.directory_renames_ended.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -260,11 +260,8 @@ impl Create<'_> {
         since: Moment,
     ) -> Result<Option<(u32, Facts)>, NtStatus> {
         let disk = open.disk()?;
-        self.insert(open, disk)?;
         // Before anything is changed.
-        if let Some(dir) = dir
-            && !self.stands(dir, since).await
-        {
+        if !self.enter(open, disk, dir, since).await? {
             return Ok(None);
         }
         let (action, metadata) = if self.asked.overwrites() {
@@ -273,13 +270,6 @@ impl Create<'_> {
             (CreateResponse::OPENED, metadata)
         };
         Ok(Some((action, convert::shown_facts(disk, &metadata))))
-    }
-
-    /// Whether `dir` is still the one that the client said: no directory on the way has been renamed by somebody who did not
-    /// see that something was open in it. Asked when the open is in the server's table.
-    async fn stands(&self, dir: &Arc<Node<NodeState>>, since: Moment) -> bool {
-        let Some((above, _)) = self.name.path.parent_and_last() else { return true };
-        self.cx.server.vfs.stands_at(&self.root, dir, above, since).await
     }
 
     fn overwritten_action(&self) -> u32 {
@@ -384,9 +374,8 @@ impl Create<'_> {
         }
         let filter = if disk.is_directory() { NotifyFilter::DIR_NAME } else { NotifyFilter::FILE_NAME };
         self.cx.server.watching.announce(dir, &[(NotifyAction::Added, name)], filter);
-        self.insert(open, disk)?;
-        let stands = self.stands(dir, since).await;
-        Ok(stands.then(|| convert::shown_facts(disk, &metadata)))
+        let is_there = self.enter(open, disk, Some(dir), since).await?;
+        Ok(is_there.then(|| convert::shown_facts(disk, &metadata)))
     }
 
     fn open(
@@ -414,7 +403,15 @@ impl Create<'_> {
         new_open(&self.session, &self.tree, granted, self.asked, object)
     }
 
-    fn insert(&self, open: &Arc<Open>, disk: &DiskObject) -> Result<(), NtStatus> {
+    /// Gives the open, which is one in `dir` or (`None`) of the root, to the session. False: a directory on the way has been
+    /// renamed by somebody who did not see yet that something was open below it.
+    async fn enter(
+        &self,
+        open: &Arc<Open>,
+        disk: &DiskObject,
+        dir: Option<&Arc<Node<NodeState>>>,
+        since: Moment,
+    ) -> Result<bool, NtStatus> {
         // Before anybody can close it, and not at all if nobody gets it.
         disk.changing.lock().delete_on_close = self.asked.delete_on_close();
         if let Err(status) = self.session.insert_open(open.clone()) {
@@ -422,7 +419,8 @@ impl Create<'_> {
             return Err(status);
         }
         self.cx.set_related_open(open.id);
-        Ok(())
+        let Some((dir, (above, _))) = dir.zip(self.name.path.parent_and_last()) else { return Ok(true) };
+        Ok(self.cx.server.vfs.stands_at(&self.root, dir, above, since).await)
     }
 
     fn answer(&self, opened: Opened) -> Reply {
