@@ -275,7 +275,6 @@ async fn replies_are_budgeted() {
     assert_eq!(host.server.bytes_in_flight(), 0);
 }
 
-/// The end: what is under way is answered, what waits is ended, and all is closed within the time.
 /// A CREATE that is one open too many changes nothing: what it would have overwritten keeps its data, what it would have
 /// deleted with its handle stays, and what it would have made is not there.
 #[tokio::test(start_paused = true)]
@@ -314,6 +313,7 @@ async fn one_open_too_many_changes_nothing() {
     }
 }
 
+/// The end: what is under way is answered, what waits is ended, and all is closed within the time.
 #[tokio::test(start_paused = true)]
 async fn a_drained_server_closes_everything() {
     let host = Host::new().await;
