@@ -19,6 +19,7 @@ mod parallel;
 mod peers;
 mod plot;
 mod random;
+mod release;
 mod report;
 mod running;
 mod samba;
@@ -68,6 +69,8 @@ enum Command {
     Idle(idle::Options),
     /// Mutated messages before and after login; the server must stay up and flat in memory
     Hostile(hostile::Options),
+    /// The server's program as it is shipped: built with a profile of itself at work
+    Release,
     /// A race against Samba, or any server by address: rates, processor time and memory
     Compare(compare::Options),
     /// A program that does the least that each operation takes, for `compare` to race against
@@ -97,6 +100,7 @@ fn main() -> std::process::ExitCode {
         Command::Parallel(options) => parallel::run(&mut checks, &options),
         Command::Idle(options) => idle::run(&mut checks, &options),
         Command::Hostile(options) => hostile::run(&mut checks, &options),
+        Command::Release => release::run(&mut checks),
         Command::Compare(options) => compare::run(&mut checks, &options),
         Command::Floor(options) => return floor::run(&options),
         Command::Compose(options) => compose::run(&mut checks, &options),

@@ -41,10 +41,19 @@ impl Server {
 
     /// The same with further arguments.
     pub fn start_with(directory: &Path, shares: &[String], further: &[&str]) -> Result<Server, Failure> {
-        let program = binary();
+        Server::start_program(&binary(), directory, shares, further)
+    }
+
+    /// The same of another build.
+    pub fn start_program(
+        program: &Path,
+        directory: &Path,
+        shares: &[String],
+        further: &[&str],
+    ) -> Result<Server, Failure> {
         let log = directory.join("shoal.log");
         let stderr = File::create(&log).map_err(|e| format!("cannot make {}: {e}", log.display()))?;
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0"]);
         for share in shares {
             command.arg("--share").arg(share);

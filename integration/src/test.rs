@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::checks::{Checks, Failure};
+use crate::release::RELEASE_BUILD;
 use crate::server::workspace;
 use crate::{compose, crowd, hostile, idle, load, models, parallel, peers, smbclient, storm, torture, tree};
 
@@ -78,9 +79,7 @@ fn samba(checks: &mut Checks) -> bool {
 }
 
 fn release(checks: &mut Checks) -> bool {
-    checks.check("cargo build --release", || {
-        cargo(&["build", "--quiet", "--release", "--locked", "--package", "shoal"], &[])
-    })
+    checks.check("cargo build --release", || cargo(RELEASE_BUILD, &[]))
 }
 
 fn lint(checks: &mut Checks) {

@@ -75,14 +75,15 @@ impl Contender {
         }
     }
 
-    /// Starts a Shoal that serves `directory`; its own files are in `scratch`.
-    pub fn shoal(scratch: &Path, directory: &Path) -> Result<Contender, Failure> {
+    /// Starts a Shoal, `program`, that serves `directory`; its own files are in `scratch`.
+    pub fn shoal(program: &Path, scratch: &Path, directory: &Path) -> Result<Contender, Failure> {
         let config = scratch.join("shoal.toml");
         // As Samba by default, so that the unsigned runs are what they say; all others are signed or encrypted.
         std::fs::write(&config, "[server]\nsigning = \"enabled\"\n")
             .map_err(|e| format!("cannot write {}: {e}", config.display()))?;
         let shares = [format!("{SHARE}={}", directory.display())];
-        let server = Server::start_with(scratch, &shares, &["--config", &config.display().to_string()])?;
+        let settings = ["--config", &config.display().to_string()];
+        let server = Server::start_program(program, scratch, &shares, &settings)?;
         let (address, processes) = (server.address, server.processes());
         Ok(Contender::here(Who::Shoal, "shoal", address, directory, processes, Running::Shoal(server)))
     }

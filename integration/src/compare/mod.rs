@@ -25,7 +25,7 @@ mod workload;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,10 +38,12 @@ pub use self::workload::Workload;
 use crate::checks::{Checks, Failure};
 use crate::client::Trouble;
 use crate::load::{self, Limit, Outcome, Plan};
+use crate::release::{self, RELEASE_BUILD};
 use crate::report;
 use crate::samba::Samba;
 use crate::scratch::Scratch;
-use crate::server::{PASSWORD, USER, target_directory, workspace};
+use crate::server::{PASSWORD, USER, binary, target_directory, workspace};
+use crate::test::cargo;
 
 /// `cargo integration compare`.
 #[derive(clap::Args)]
@@ -64,6 +66,9 @@ pub struct Options {
     /// About three minutes instead of twenty
     #[arg(long)]
     quick: bool,
+    /// With the server as `cargo build --release` makes it, instead of `cargo integration release`
+    #[arg(long)]
+    plain: bool,
     /// Only these workloads
     #[arg(long, value_delimiter = ',')]
     only: Vec<Workload>,
@@ -142,19 +147,17 @@ pub fn run(checks: &mut Checks, options: &Options) {
     if cfg!(debug_assertions) {
         checks.note("a debug build: client and floor are far slower than they are in a release build");
     }
-    if !checks.check("compare: cargo build --release", build) {
-        return;
-    }
+    let Some(program) = program(checks, options) else { return };
     let (mut rows, mut names) = (Vec::new(), BTreeMap::new());
     for file_system in &options.on {
         let raced = checks.check(&format!("compare: the race on {}", file_system.name()), || {
-            race(options, *file_system, &mut names, &mut rows)
+            race(options, &program.path, *file_system, &mut names, &mut rows)
         });
         if !raced {
             break;
         }
     }
-    let results = Results { names, rows, circumstances: circumstances(options) };
+    let results = Results { names, rows, circumstances: circumstances(options, &program) };
     println!();
     for (what, is) in &results.circumstances {
         println!("{what}: {is}");
@@ -192,17 +195,26 @@ fn write_reports(options: &Options, results: &Results) -> Result<(), Failure> {
     Ok(())
 }
 
-fn build() -> Result<(), Failure> {
-    let status = Command::new("cargo")
-        .args(["build", "--quiet", "--release", "--locked", "--package", "shoal"])
-        .current_dir(workspace())
-        .stdin(Stdio::null())
-        .status()
-        .map_err(|e| format!("cannot run cargo: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("cargo build: {status}")) }
+/// The build that races.
+struct Program {
+    path: PathBuf,
+    /// How it is made.
+    made_by: &'static str,
 }
 
-fn circumstances(options: &Options) -> Vec<(String, String)> {
+/// The server as it is shipped, or else, where that is wanted or the compiler's tools are lacking, the plain build.
+fn program(checks: &mut Checks, options: &Options) -> Option<Program> {
+    if !options.plain {
+        match release::guided() {
+            Ok(path) => return Some(Program { path, made_by: "cargo integration release" }),
+            Err(why) => checks.note(&format!("the race is with the plain build: {why}")),
+        }
+    }
+    let built = checks.check("compare: cargo build --release", || cargo(RELEASE_BUILD, &[]));
+    built.then(|| Program { path: binary(), made_by: "cargo build --release" })
+}
+
+fn circumstances(options: &Options, program: &Program) -> Vec<(String, String)> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let processor = read("/proc/cpuinfo");
     let processor = processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -213,7 +225,10 @@ fn circumstances(options: &Options) -> Vec<(String, String)> {
     let mut lines = vec![
         ("processor", format!("{}, {cores} cores", processor.map_or("unknown", |(_, name)| name))),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("Shoal", format!("{} {}", env!("CARGO_PKG_VERSION"), commit.unwrap_or_default())),
+        (
+            "Shoal",
+            format!("{} {}, {}", env!("CARGO_PKG_VERSION"), commit.unwrap_or_default(), program.made_by),
+        ),
     ];
     if options.against == Against::Samba {
         lines.push(("Samba", Samba::version()));
@@ -226,6 +241,7 @@ fn circumstances(options: &Options) -> Vec<(String, String)> {
 #[tokio::main(flavor = "current_thread")]
 async fn race(
     options: &Options,
+    program: &Path,
     file_system: FileSystem,
     names: &mut BTreeMap<Who, String>,
     rows: &mut Vec<Row>,
@@ -233,7 +249,7 @@ async fn race(
     let mut terminated =
         signal(SignalKind::terminate()).map_err(|e| format!("cannot wait for a signal: {e}"))?;
     tokio::select! {
-        raced = race_all(options, file_system, names, rows) => raced,
+        raced = race_all(options, program, file_system, names, rows) => raced,
         _ = terminated.recv() => Err("terminated".to_owned()),
         _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
     }
@@ -241,6 +257,7 @@ async fn race(
 
 async fn race_all(
     options: &Options,
+    program: &Path,
     file_system: FileSystem,
     names: &mut BTreeMap<Who, String>,
     rows: &mut Vec<Row>,
@@ -255,7 +272,7 @@ async fn race_all(
             Contender::elsewhere(address, &options.user, &options.password, &options.share, options.pid)
         }
     };
-    let contenders = [Contender::shoal(scratch.path(), &share)?, rival, Contender::floor(&share)?];
+    let contenders = [Contender::shoal(program, scratch.path(), &share)?, rival, Contender::floor(&share)?];
     names.extend(contenders.iter().map(|contender| (contender.who, contender.name.clone())));
 
     let wanted = |workload: &&Workload| options.only.is_empty() || options.only.contains(workload);

@@ -148,7 +148,7 @@ pub fn functional(checks: &mut Checks) {
 }
 
 /// A configuration that lets a plain load pass; a client that signs is signed to all the same.
-fn settings(scratch: &Scratch) -> Result<String, Failure> {
+pub fn settings(scratch: &Scratch) -> Result<String, Failure> {
     let settings = scratch.path().join("shoal.toml");
     std::fs::write(&settings, "[server]\nsigning = \"enabled\"\n").map_err(|e| e.to_string())?;
     Ok(settings.display().to_string())

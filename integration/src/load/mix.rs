@@ -60,7 +60,7 @@ impl Mix {
     ];
 
     /// Whether an operation moves a MiB, or lists a directory.
-    pub(super) fn is_large(self) -> bool {
+    pub fn is_large(self) -> bool {
         matches!(self, Mix::List | Mix::Read(0x10_0000..) | Mix::Write(0x10_0000..))
     }
 
