@@ -44,6 +44,7 @@ pub fn run(checks: &mut Checks) {
 /// Makes the program, unless it is there and up to date: where it is.
 pub fn guided() -> Result<PathBuf, Failure> {
     let host = host()?;
+    let tools = tools(&host)?;
     let directory = target_directory().join("guided");
     let (counts, profile) = (directory.join("counts"), directory.join("shoal.profdata"));
     let flag = format!("-Cprofile-generate={}", counts.display());
@@ -51,7 +52,7 @@ pub fn guided() -> Result<PathBuf, Failure> {
     if changed(&profile) < changed(&counting) {
         let _ = std::fs::remove_dir_all(&counts);
         train(&counting)?;
-        merge(&counts, &profile, &host)?;
+        merge(&tools, &counts, &profile)?;
     }
     let flag = format!("-Cprofile-use={}", profile.display());
     let built = build(&directory.join("build"), &host, &flag)?;
@@ -120,26 +121,32 @@ fn train(program: &Path) -> Result<(), Failure> {
     server.stop()
 }
 
-/// Makes a profile of what was counted, with the first of LLVM's tools that can.
-fn merge(counts: &Path, profile: &Path, host: &str) -> Result<(), Failure> {
+/// LLVM's tools that may read what was counted, the compiler's own first. Looked for before anything is built.
+fn tools(host: &str) -> Result<Vec<PathBuf>, Failure> {
     let sysroot = said(Command::new("rustc").args(["--print", "sysroot"]))?;
     let own = Path::new(sysroot.trim()).join("lib/rustlib").join(host).join("bin/llvm-profdata");
     let by_version = LLVM.rev().map(|version| PathBuf::from(format!("llvm-profdata-{version}")));
-    let tools: Vec<PathBuf> = [own].into_iter().chain(by_version).collect();
-    let merged = || {
-        let merges = |tool: &PathBuf| {
-            said(Command::new(tool).args(["merge", "--output"]).arg(profile).arg(counts)).is_ok()
-        };
-        tools.iter().any(merges)
-    };
-    let package = format!("llvm-{}", LLVM.start());
-    let installed = || peers::install_program(&format!("llvm-profdata-{}", LLVM.start()), &package).is_ok();
-    demand(merged() || installed() && merged(), || {
-        format!(
-            "no llvm-profdata that reads this compiler's profiles: \
-             `rustup component add llvm-tools`, or install {package} or newer"
-        )
-    })
+    let known: Vec<PathBuf> = [own].into_iter().chain(by_version).collect();
+    let there = || known.iter().filter(|tool| said(Command::new(tool).arg("--version")).is_ok()).cloned();
+    let oldest = LLVM.start();
+    if there().next().is_none() {
+        peers::install_program(&format!("llvm-profdata-{oldest}"), &format!("llvm-{oldest}"))
+            .map_err(|why| format!("{why} Or: rustup component add llvm-tools"))?;
+    }
+    Ok(there().collect())
+}
+
+/// Makes a profile of what was counted, with the first of the tools that can.
+fn merge(tools: &[PathBuf], counts: &Path, profile: &Path) -> Result<(), Failure> {
+    let merge = |tool| said(Command::new(tool).args(["merge", "--output"]).arg(profile).arg(counts));
+    let mut whys = Vec::new();
+    for tool in tools {
+        match merge(tool) {
+            Ok(_) => return Ok(()),
+            Err(why) => whys.push(why),
+        }
+    }
+    Err(format!("no profile can be made (rustup component add llvm-tools may help): {}", whys.join("; ")))
 }
 
 /// What a program says that ends well.
