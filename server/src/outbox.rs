@@ -148,7 +148,13 @@ impl Outbox {
                 slices[count] = IoSlice::new(segment);
                 count += 1;
             }
-            let written = match sink.as_mut().poll_write_vectored(cx, &slices[..count]) {
+            let sink = sink.as_mut();
+            let written = match &slices[..count] {
+                // Most replies are one segment, and the system takes one with less ado.
+                [only] => sink.poll_write(cx, only),
+                slices => sink.poll_write_vectored(cx, slices),
+            };
+            let written = match written {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => {
                     *sending = VecDeque::new();
