@@ -222,6 +222,8 @@ impl Listing<'_> {
         // A long page leaves the reader early: it takes turns in any case.
         if self.slices.is_multiple_of(TURN) && self.slices != 0 || self.slices == 1 && self.long {
             tokio::task::yield_now().await;
+            // The thread that the others' requests come to may be waiting for this very processor.
+            std::thread::yield_now();
         }
         self.slices += 1;
         // The names read for a class without facts may be asked for by another class next: that is rare, and the facts are cheap.
