@@ -135,8 +135,10 @@ impl FileSystem {
     }
 }
 
-/// Logged-in clients that do nothing, to see what one costs.
+/// Logged-in clients that do nothing, to see what one more costs.
 const IDLE_CLIENTS: usize = 100;
+/// Those that come before: what a server does for the first ones it does once.
+const FIRST_CLIENTS: usize = 10;
 /// A connection gives its buffers back when it has been idle for some seconds.
 const IDLE_TIME: Duration = Duration::from_secs(8);
 /// What the longer run multiplies a turn's operations by.
@@ -429,19 +431,23 @@ fn sample(timed: &Timed, cpu: Option<Duration>) -> Sample {
     sample
 }
 
-/// What a server holds, alone or for each client that is logged in. Pages that processes share are divided among them.
+/// What a server holds, alone or for each more client that is logged in. Pages that processes share are divided among them.
 async fn memory(contender: &Contender, workload: Workload) -> Result<Sample, Failure> {
     let Some(processes) = contender.processes else { return Ok(Sample::new()) };
-    let idle = processes.memory()?.proportional as f64 / 1024.0;
+    let held = || Ok::<_, Failure>(processes.memory()?.proportional as f64 / 1024.0);
     if workload == Workload::MemoryIdle {
-        return Ok(Sample::from([(Metric::Memory, idle)]));
+        return Ok(Sample::from([(Metric::Memory, held()?)]));
     }
     let mut clients = Vec::new();
-    for _ in 0..IDLE_CLIENTS {
-        clients.push(Visitor::new(contender).await.map_err(|trouble| trouble.to_string())?);
-    }
-    tokio::time::sleep(IDLE_TIME).await;
-    let grown = processes.memory()?.proportional as f64 / 1024.0 - idle;
+    let mut held_with = async |count: usize| {
+        while clients.len() < count {
+            clients.push(Visitor::new(contender).await.map_err(|trouble| trouble.to_string())?);
+        }
+        tokio::time::sleep(IDLE_TIME).await;
+        held()
+    };
+    let before = held_with(FIRST_CLIENTS).await?;
+    let grown = held_with(FIRST_CLIENTS + IDLE_CLIENTS).await? - before;
     Ok(Sample::from([(Metric::Memory, grown / IDLE_CLIENTS as f64)]))
 }
 

@@ -44,7 +44,7 @@ pub enum Workload {
     EchoBehindList,
     /// What a server holds with no client.
     MemoryIdle,
-    /// What it holds more for each client that is logged in and idle.
+    /// What it holds more for each more client that is logged in and idle, after the first ones.
     MemoryPerConnection,
 }
 
