@@ -20,8 +20,8 @@ use crate::scratch::Scratch;
 use crate::server::{Server, target_directory};
 use crate::test::cargo;
 
-/// Operations of each mix in each part of the training; of large ones a tenth.
-const OPERATIONS: u64 = 2_000;
+/// Operations of each mix in each part of the training; of large ones a fiftieth.
+const OPERATIONS: u64 = 5_000;
 /// From the oldest LLVM whose tools read what our compilers' programs count to any that there may be.
 const LLVM: std::ops::RangeInclusive<u32> = 19..=40;
 
@@ -104,7 +104,7 @@ fn train(program: &Path) -> Result<(), Failure> {
     ];
     for (share, protection, clients) in parts {
         for mix in Mix::ALL {
-            let operations = if mix.is_large() { OPERATIONS / 10 } else { OPERATIONS };
+            let operations = if mix.is_large() { OPERATIONS / 50 } else { OPERATIONS };
             let (connections, names) = (clients.min(2), 200);
             let plan =
                 Plan { protection, connections, clients, names, ..Plan::new(server.address, share, mix) };
