@@ -260,7 +260,7 @@ impl Bed {
                 let (to_node, to_name) = (&self.directories[to_dir], name(NAMES[to]));
                 let made = self.vfs.link(&link, &file, to_node, &to_name, replace, |_| Ok::<_, ()>(())).await;
                 match made {
-                    Ok(made) => {
+                    Ok((made, ())) => {
                         prop_assert!(!is_directory && (replace || replaced.is_none()));
                         let spelled = made.name().expect("stands somewhere").to_string();
                         prop_assert_eq!(&spelled, target.as_deref().unwrap_or(NAMES[to]));

@@ -379,7 +379,7 @@ async fn replaces(bed: &Bed) {
     let to = name("target");
     let refused = bed.vfs.rename(&new, &top, &to, true, |view| {
         assert!(view.target.is_some() && view.sibling.is_none());
-        Err("no")
+        Err::<(), _>("no")
     });
     assert_eq!(refused.await, Err(RenameError::Refused("no")));
     assert!(!old.is_gone());
@@ -429,7 +429,7 @@ async fn moves_directories(bed: &Bed) {
 async fn links(bed: &Bed) {
     let top = bed.top();
     let (a, file) = bed.make(&top, "a", CreateHow::file()).await;
-    let b = bed.vfs.link(&a, &file, &top, &name("b"), false, |_| Ok::<_, ()>(())).await.expect("links");
+    let b = bed.vfs.link(&a, &file, &top, &name("b"), false, |_| Ok::<_, ()>(())).await.expect("links").0;
     assert!(Arc::ptr_eq(a.node(), b.node()) && !Arc::ptr_eq(&a, &b));
     assert!(Arc::ptr_eq(&bed.find(&top, "b").await.expect("is there"), &b));
     assert_eq!(file.metadata().await.expect("tells").links, 2);
@@ -443,7 +443,7 @@ async fn links(bed: &Bed) {
     b.node().opens().attach(&b).expect("opens");
     assert_eq!(file.metadata().await.expect("tells").links, 1);
     // Onto its sibling: one name is left.
-    let c = bed.vfs.link(&b, &file, &top, &name("c"), false, |_| Ok::<_, ()>(())).await.expect("links");
+    let c = bed.vfs.link(&b, &file, &top, &name("c"), false, |_| Ok::<_, ()>(())).await.expect("links").0;
     let to = name("c");
     let renamed = bed.vfs.rename(&b, &top, &to, true, |view| {
         assert!(view.sibling.is_some() && view.target.is_none());

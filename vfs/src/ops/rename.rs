@@ -217,7 +217,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
     ///
     /// `admit` holds the server's rules. It runs under the opens of the source and of what would be replaced,
     /// immediately before the backend is called; it may run several times, and must not change anything of its own on
-    /// the way to an error. Its `Ok` sets the marks that turn away new opens until the change is through.
+    /// the way to an error. Its `Ok` sets the marks that turn away new opens until the change is through; the last one
+    /// is the answer.
     ///
     /// A name spelled as before is a success that changes nothing. A link that replaces another name of its own object
     /// leaves that one name.
@@ -226,14 +227,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
     /// `NotFound` if the link is gone, `PathNotFound` if `to_dir` is; `Exists` without `replace`; `Invalid` for a
     /// directory below itself; `AccessDenied` for a share's root; `CrossDevice`; `Busy` after many lost races; what
     /// the backend says. `Refused` is `admit`'s own.
-    pub async fn rename<E: Send + 'static>(
+    pub async fn rename<T: Send + 'static, E: Send + 'static>(
         self: &Arc<Self>,
         link: &Arc<Link<F>>,
         to_dir: &Arc<Node<F>>,
         to: &Name,
         replace: bool,
-        admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
-    ) -> Result<(), RenameError<E>> {
+        admit: impl FnMut(&mut RenameView<'_, F>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, RenameError<E>> {
         self.rename_within(link, to_dir, to, replace, admit, &mut CaughtUp::default()).await
     }
 
@@ -241,27 +242,27 @@ impl<F: Default + Send + 'static> Vfs<F> {
     ///
     /// # Errors
     /// As there.
-    pub async fn rename_within<E: Send + 'static>(
+    pub async fn rename_within<T: Send + 'static, E: Send + 'static>(
         self: &Arc<Self>,
         link: &Arc<Link<F>>,
         to_dir: &Arc<Node<F>>,
         to: &Name,
         replace: bool,
-        admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
+        admit: impl FnMut(&mut RenameView<'_, F>) -> Result<T, E> + Send + 'static,
         caught_up: &mut CaughtUp,
-    ) -> Result<(), RenameError<E>> {
+    ) -> Result<T, RenameError<E>> {
         operation(self.move_link(link, to_dir, to, replace, admit, caught_up)).await
     }
 
-    async fn move_link<E: Send + 'static>(
+    async fn move_link<T: Send + 'static, E: Send + 'static>(
         self: &Arc<Self>,
         link: &Arc<Link<F>>,
         to_dir: &Arc<Node<F>>,
         to: &Name,
         replace: bool,
-        mut admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
+        mut admit: impl FnMut(&mut RenameView<'_, F>) -> Result<T, E> + Send + 'static,
         caught_up: &mut CaughtUp,
-    ) -> Result<(), RenameError<E>> {
+    ) -> Result<T, RenameError<E>> {
         let mut victim: Option<Arc<Node<F>>> = None;
         let mut contradicted = None;
         for attempt in 0..GIVE_UP {
@@ -295,16 +296,17 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 }
                 _ => true,
             };
-            {
+            let admitted = {
                 let mut view = view(link, target.as_ref());
-                admit(&mut view).map_err(RenameError::Refused)?;
+                let admitted = admit(&mut view).map_err(RenameError::Refused)?;
                 if is_drained {
                     link.set(MOVING, true);
                     if let Some(target) = &target {
                         target.set(GONE, true);
                     }
                 }
-            }
+                admitted
+            };
             if !is_drained {
                 // Only now, when the rules allow it, is anybody made to wait for the directory that is replaced.
                 victim = target.map(|target| Arc::clone(target.node()));
@@ -349,7 +351,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 })
                 .await?;
             match outcome {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(admitted),
                 // What was stored was wrong, and is forgotten now: once more.
                 Err(
                     error @ (FsError::Exists | FsError::Stale | FsError::NotFound | FsError::NotADirectory),
@@ -707,31 +709,31 @@ impl<F: Default + Send + 'static> Vfs<F> {
     }
 
     /// Gives the object of `link`, which is open as `file`, another name: `to` in `to_dir`. `admit` as for a rename;
-    /// its `source` are the opens of the object.
+    /// its `source` are the opens of the object. The answer is the new link, and `admit`'s.
     ///
     /// # Errors
     /// `IsADirectory` for a directory or one that would be replaced; otherwise as for a rename.
-    pub async fn link<E: Send + 'static>(
+    pub async fn link<T: Send + 'static, E: Send + 'static>(
         self: &Arc<Self>,
         link: &Arc<Link<F>>,
         file: &Arc<dyn BackendFile>,
         to_dir: &Arc<Node<F>>,
         to: &Name,
         replace: bool,
-        admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
-    ) -> Result<Arc<Link<F>>, RenameError<E>> {
+        admit: impl FnMut(&mut RenameView<'_, F>) -> Result<T, E> + Send + 'static,
+    ) -> Result<(Arc<Link<F>>, T), RenameError<E>> {
         operation(self.add_link(link, file, to_dir, to, replace, admit)).await
     }
 
-    async fn add_link<E: Send + 'static>(
+    async fn add_link<T: Send + 'static, E: Send + 'static>(
         self: &Arc<Self>,
         link: &Arc<Link<F>>,
         file: &Arc<dyn BackendFile>,
         to_dir: &Arc<Node<F>>,
         to: &Name,
         replace: bool,
-        mut admit: impl FnMut(&mut RenameView<'_, F>) -> Result<(), E> + Send + 'static,
-    ) -> Result<Arc<Link<F>>, RenameError<E>> {
+        mut admit: impl FnMut(&mut RenameView<'_, F>) -> Result<T, E> + Send + 'static,
+    ) -> Result<(Arc<Link<F>>, T), RenameError<E>> {
         let node = link.node();
         if node.kind() == Kind::Directory {
             return Err(FsError::IsADirectory.into());
@@ -752,16 +754,17 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 }
                 _ => {}
             }
-            {
+            let admitted = {
                 let mut view = view(link, target.as_ref());
-                admit(&mut view).map_err(RenameError::Refused)?;
+                let admitted = admit(&mut view).map_err(RenameError::Refused)?;
                 if let Some(target) = &target {
                     if target.node().id() == node.id() {
-                        return Ok(Arc::clone(target));
+                        return Ok((Arc::clone(target), admitted));
                     }
                     target.set(GONE, true);
                 }
-            }
+                admitted
+            };
             let (this, node, file) = (Arc::clone(self), Arc::clone(node), Arc::clone(file));
             let (dir, to) = (Arc::clone(to_dir), to.clone());
             let mut mark = target.as_ref().map(|target| Marked::new(target, GONE));
@@ -820,7 +823,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 })
                 .await?;
             match outcome {
-                Ok(made) => return Ok(made),
+                Ok(made) => return Ok((made, admitted)),
                 Err(FsError::Exists | FsError::Stale) if !contradicted => contradicted = true,
                 Err(error) => {
                     if matches!(error, FsError::NotFound | FsError::Stale) {

@@ -117,7 +117,7 @@ impl Bed {
                 file => {
                     let file = file.expect("opens");
                     let made = self.vfs.link(&link, &file, dir, &spelled, false, |_| Ok::<_, ()>(())).await;
-                    let new = made.as_ref().ok().cloned();
+                    let new = made.as_ref().ok().map(|(link, ())| Arc::clone(link));
                     let end = end(made.map(drop));
                     (Call::Link(id(&link), place, end, new.as_ref().map_or(0, id)), new)
                 }

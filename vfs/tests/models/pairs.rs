@@ -177,7 +177,7 @@ impl Tree {
                 };
                 let admit = |_: &mut RenameView<'_, u32>| Ok::<_, ()>(());
                 match bed.vfs.link(link, &file, &self.dir(dir), &name(to), true, admit).await {
-                    Ok(made) => format!("{:?}", made.name().map(|name| name.to_string())),
+                    Ok((made, ())) => format!("{:?}", made.name().map(|name| name.to_string())),
                     Err(RenameError::Fs(error)) => failed(error),
                     Err(RenameError::Refused(())) => unreachable!("nobody refuses"),
                 }

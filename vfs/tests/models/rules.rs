@@ -69,7 +69,8 @@ pub async fn renames_of_two_objects() {
         let file = bed.vfs.open(&link, OpenHow::default()).await.unwrap();
         let second = name(&format!("{text}2"));
         let made = bed.vfs.link(&link, &file, &bed.top, &second, false, |_| Ok::<_, ()>(())).await;
-        names.push((link, made.unwrap_or_else(|_| panic!("links"))));
+        let (second, ()) = made.unwrap_or_else(|_| panic!("links"));
+        names.push((link, second));
     }
     let (one, two) = (bed.clone(), bed.clone());
     let (a, b2) = (Arc::clone(&names[0].0), Arc::clone(&names[1].1));

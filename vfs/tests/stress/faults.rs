@@ -296,7 +296,8 @@ async fn a_change_of_case_with_an_unknown_outcome() {
         let file = bed.vfs.open(&x, OpenHow::default()).await.expect("opens");
         // Another name of the same object is replaced by removing the old one; then its case is changed.
         let admit = |_: &mut RenameView<'_, u32>| Ok::<_, ()>(());
-        let z = bed.vfs.link(&x, &file, &bed.top, &name("z"), false, admit).await.expect("links");
+        let linked = bed.vfs.link(&x, &file, &bed.top, &name("z"), false, admit).await;
+        let (z, ()) = linked.expect("links");
         bed.faulty.script(Verb::Rename, fault);
         assert_eq!(bed.rename(&x, "Z", true).await, Err(RenameError::Fs(FsError::Indeterminate)));
         bed.at_rest().await;

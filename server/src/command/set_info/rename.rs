@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use shoal_protocol::NtStatus;
 use shoal_protocol::fscc::access::AccessMask;
 use shoal_protocol::fscc::attributes::FileAttributes;
@@ -168,7 +167,6 @@ impl<'a> Target<'a> {
 }
 
 /// What the rules saw of a rename or link that they let pass.
-#[derive(Default)]
 struct Seen {
     /// Where the source stood.
     from: Option<(Arc<Node<NodeState>>, Name)>,
@@ -200,28 +198,24 @@ async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<
     target.check_read_only(cx, &disk.link, &to_dir, &to, &mut caught_up).await?;
 
     let server = cx.server.clone();
-    let seen = Arc::new(Mutex::new(Seen::default()));
     let rules = Target { name: &[], ..target };
-    let admit = {
-        let seen = seen.clone();
-        move |view: &mut RenameView<'_, NodeState>| {
-            admit_rename(&server, rules, view)?;
-            *seen.lock() = Seen::of(view);
-            Ok(())
-        }
+    let admit = move |view: &mut RenameView<'_, NodeState>| {
+        admit_rename(&server, rules, view)?;
+        Ok(Seen::of(view))
     };
     let vfs = &cx.server.vfs;
-    match vfs.rename_within(&disk.link, &to_dir, &to, target.replace, admit, &mut caught_up).await {
-        Ok(()) => {}
-        Err(RenameError::Refused(status)) => return Err(status),
-        Err(RenameError::Fs(error)) => return Err(rename_status(error, target.posix)),
-    }
-    let seen = std::mem::take(&mut *seen.lock());
+    let renamed = vfs.rename_within(&disk.link, &to_dir, &to, target.replace, admit, &mut caught_up).await;
+    let seen = renamed.map_err(|error| refusal(error, target.posix))?;
     announce_moved(&cx.server, disk, seen, &to_dir, &to);
     Ok(())
 }
 
-fn rename_status(error: FsError, posix: bool) -> NtStatus {
+/// What a client is told of a rename or link that did not come about.
+fn refusal(error: RenameError<NtStatus>, posix: bool) -> NtStatus {
+    let error = match error {
+        RenameError::Refused(status) => return status,
+        RenameError::Fs(error) => error,
+    };
     match error {
         FsError::NotEmpty if posix => NtStatus::DIRECTORY_NOT_EMPTY,
         // The storage's words for a directory that is in the way.
@@ -324,28 +318,20 @@ async fn link_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<'_
         return Err(NtStatus::DELETE_PENDING);
     }
     target.check_read_only(cx, &disk.link, &to_dir, &to, &mut caught_up).await?;
-    let seen = Arc::new(Mutex::new(None));
     let rules = Target { name: &[], ..target };
-    let admit = {
-        let seen = seen.clone();
-        move |view: &mut RenameView<'_, NodeState>| {
-            if view.source.delete_pending(view.link) {
-                return Err(NtStatus::ACCESS_DENIED);
-            }
-            if let Some((target, opens)) = &mut view.target {
-                rules.admit(view.link.node().kind(), target, opens)?;
-            }
-            *seen.lock() = Some((Seen::of(view), view.sibling.is_some()));
-            Ok(())
+    let admit = move |view: &mut RenameView<'_, NodeState>| {
+        if view.source.delete_pending(view.link) {
+            return Err(NtStatus::ACCESS_DENIED);
         }
+        if let Some((target, opens)) = &mut view.target {
+            rules.admit(view.link.node().kind(), target, opens)?;
+        }
+        Ok((Seen::of(view), view.sibling.is_some()))
     };
-    match cx.server.vfs.link(&disk.link, &disk.file, &to_dir, &to, target.replace, admit).await {
-        Ok(_) => {}
-        Err(RenameError::Refused(status)) => return Err(status),
-        Err(RenameError::Fs(error)) => return Err(rename_status(error, target.posix)),
-    }
+    let linked = cx.server.vfs.link(&disk.link, &disk.file, &to_dir, &to, target.replace, admit).await;
+    let (_, (seen, had_it)) = linked.map_err(|error| refusal(error, target.posix))?;
     // A file that had the name already is left as it was.
-    if let Some((seen, false)) = seen.lock().take() {
+    if !had_it {
         announce_replaced(&cx.server, &to_dir, seen.replaced);
         cx.server.watching.announce(&to_dir, &[(NotifyAction::Added, &to)], NotifyFilter::FILE_NAME);
     }
