@@ -124,8 +124,9 @@ impl<F> Link<F> {
 
     /// How the link is spelled, if it stands in `dir` under `wanted` or a name that is the same there.
     pub(crate) fn spelling_in(&self, dir: &Node<F>, wanted: &Name) -> Option<Name> {
-        let Place { dir: here, name } = self.place_now()?;
-        (here.id() == dir.id() && dir.mount.fold.eq(&name, wanted)).then_some(name)
+        let place = self.place_cell().lock();
+        let Place { dir: here, name } = place.as_ref()?;
+        (here.id() == dir.id() && dir.mount.fold.eq(name, wanted)).then(|| name.clone())
     }
 
     pub(crate) fn is_at(&self, dir: &Node<F>, name: &Name) -> bool {

@@ -75,14 +75,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let (mut guard, drained) = match self.lock_for_removal(link, &place, &mut caught_up).await {
                 Ok(locked) => locked,
                 // The directory was removed, and so the name before it.
-                Err(FsError::PathNotFound) if link.place_now().is_some_and(|now| now.same(&place)) => {
+                Err(FsError::PathNotFound) if link.is_at(&place.dir, &place.name) => {
                     self.mark_removed(link);
                     return Ok(Removal::AlreadyGone);
                 }
                 Err(FsError::PathNotFound) => continue,
                 Err(error) => return Err(error),
             };
-            if !link.place_now().is_some_and(|now| now.same(&place)) {
+            if !link.is_at(&place.dir, &place.name) {
                 self.count(Count::Retries);
                 continue;
             }
@@ -145,7 +145,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 Err(error) if defect(Defect::TellsOfStrangers) => return Err(error),
                 Err(FsError::NotFound | FsError::Stale) => {
                     // The place may have been corrected by a lookup that found the object elsewhere.
-                    if link.place_now().is_some_and(|now| now.same(&place)) {
+                    if link.is_at(&place.dir, &place.name) {
                         marked.keep();
                         self.mark_removed(link);
                         drop(guard);

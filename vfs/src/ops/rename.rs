@@ -414,15 +414,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         // Whoever renamed it within its directory meanwhile need not be run after; with the gate held exclusively, nobody
         // does any more.
-        if let Some(now) = link.place_now().filter(|now| now.dir.id() == place.dir.id()) {
+        if !link.is_at(&place.dir, &place.name)
+            && let Some(now) = link.place_now().filter(|now| now.dir.id() == place.dir.id())
+        {
             place = now;
         }
         if place.dir.is_dead() {
-            return if link.place_now().is_some_and(|now| now.same(&place)) {
-                Err(FsError::NotFound)
-            } else {
-                Ok(None)
-            };
+            return if link.is_at(&place.dir, &place.name) { Err(FsError::NotFound) } else { Ok(None) };
         }
         if to_dir.is_dead() {
             return Err(FsError::PathNotFound);
@@ -454,7 +452,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         };
 
         // Is it still there?
-        if !link.place_now().is_some_and(|now| now.same(&place)) && !defect(Defect::MissingRecheck) {
+        if !link.is_at(&place.dir, &place.name) && !defect(Defect::MissingRecheck) {
             return Ok(None);
         }
         if link.is_gone() {
