@@ -23,6 +23,13 @@ use crate::context::Context;
 use crate::dispatch;
 use crate::reply::ReplyFrame;
 
+/// Between two pieces of long work: whatever else waits for this thread has its turn, and so has another thread that waits
+/// for its processor with what a client has just asked.
+pub(crate) async fn give_way() {
+    tokio::task::yield_now().await;
+    std::thread::yield_now();
+}
+
 /// Connection.AsyncCommandList, and of Connection.RequestList the requests that did not finish at once.
 #[derive(Default)]
 pub(crate) struct Pending {

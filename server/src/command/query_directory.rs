@@ -14,6 +14,7 @@ use shoal_vfs::{Fold, FsError, Kind, Metadata, Name, OpenHow};
 use crate::access;
 use crate::context::Context;
 use crate::convert;
+use crate::pending::give_way;
 use crate::reply::Reply;
 use crate::share::ShareKind;
 use crate::state::enumeration::{Enumeration, Stage};
@@ -221,9 +222,7 @@ impl Listing<'_> {
     async fn read_slice(&mut self) -> Result<(), NtStatus> {
         // A long page leaves the reader early: it takes turns in any case.
         if self.slices.is_multiple_of(TURN) && self.slices != 0 || self.slices == 1 && self.long {
-            tokio::task::yield_now().await;
-            // The thread that the others' requests come to may be waiting for this very processor.
-            std::thread::yield_now();
+            give_way().await;
         }
         self.slices += 1;
         // The names read for a class without facts may be asked for by another class next: that is rare, and the facts are cheap.

@@ -16,6 +16,7 @@ use super::{answer, response};
 use crate::access;
 use crate::context::Context;
 use crate::convert;
+use crate::pending::give_way;
 use crate::reply::Reply;
 use crate::state::byte_range::Range;
 use crate::state::open::Open;
@@ -88,8 +89,7 @@ pub async fn copy(cx: &Context, request: &IoctlRequest) -> Result<Reply, NtStatu
                 break;
             }
         }
-        // Others have their turn between two pieces.
-        tokio::task::yield_now().await;
+        give_way().await;
     }
     if done.chunks_written > 0 {
         let filter = NotifyFilter::SIZE | NotifyFilter::LAST_WRITE;
