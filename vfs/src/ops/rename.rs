@@ -414,9 +414,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         // Whoever renamed it within its directory meanwhile need not be run after; with the gate held exclusively, nobody
         // does any more.
-        if !link.is_at(&place.dir, &place.name)
-            && let Some(now) = link.place_now().filter(|now| now.dir.id() == place.dir.id())
-        {
+        if let Some(now) = link.place_now().filter(|now| now.dir.id() == place.dir.id()) {
             place = now;
         }
         if place.dir.is_dead() {
