@@ -1,6 +1,6 @@
 //! The way of replies to the socket.
 //!
-//! Replies are queued in order and leave in vectored writes. Whoever has put a reply there may write it: the connection's
+//! Replies are queued in order and leave together, several in a vectored write. Whoever has put a reply there may write it: the connection's
 //! own task when it has handled all that it has read, another task as soon as its request is done. One of them holds the
 //! writer; what others queue meanwhile goes with it. A write that would wait is left to the connection's task, which
 //! is woken when the socket takes more.
