@@ -281,7 +281,8 @@ pub trait Backend: Send + Sync + 'static {
     fn rmdir<'a>(&'a self, dir: &'a BackendNode, name: &'a DiskName, expect: &'a BackendKey) -> Fut<'a, ()>;
 
     /// Moves a name. Without `replace`: `Exists` if the target exists, as far as the storage can tell
-    /// ([`Caps::no_replace`]; our claim on the target keeps our own clients out in any case).
+    /// ([`Caps::no_replace`]; our claim on the target keeps our own clients out in any case). `NotFound` if
+    /// `from` means nothing or, with `expect`, another object than that; without, whatever it means is moved.
     ///
     /// Called with both names' claims, both directories' gates (shared), the gate of a directory that is replaced
     /// (exclusive), and for a directory that changes its parent the topology lock: no loop can arise.
@@ -289,6 +290,7 @@ pub trait Backend: Send + Sync + 'static {
         &'a self,
         from_dir: &'a BackendNode,
         from: &'a DiskName,
+        expect: Option<&'a BackendKey>,
         to_dir: &'a BackendNode,
         to: &'a DiskName,
         replace: bool,

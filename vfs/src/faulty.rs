@@ -390,14 +390,17 @@ impl Backend for Faulty {
         &'a self,
         from_dir: &'a BackendNode,
         from: &'a DiskName,
+        expect: Option<&'a BackendKey>,
         to_dir: &'a BackendNode,
         to: &'a DiskName,
         replace: bool,
     ) -> Fut<'a, ()> {
         let replace = replace || self.plan.state.lock().replaces;
         let inner = Arc::clone(&self.inner);
-        let (from_dir, from, to_dir, to) = (from_dir.clone(), from.clone(), to_dir.clone(), to.clone());
-        let change = async move { inner.rename(&from_dir, &from, &to_dir, &to, replace).await };
+        let (from_dir, from, expect) = (from_dir.clone(), from.clone(), expect.copied());
+        let (to_dir, to) = (to_dir.clone(), to.clone());
+        let change =
+            async move { inner.rename(&from_dir, &from, expect.as_ref(), &to_dir, &to, replace).await };
         Box::pin(self.plan.make(Verb::Rename, change))
     }
 

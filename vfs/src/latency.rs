@@ -106,11 +106,12 @@ impl Backend for Latency {
         &'a self,
         from_dir: &'a BackendNode,
         from: &'a DiskName,
+        expect: Option<&'a BackendKey>,
         to_dir: &'a BackendNode,
         to: &'a DiskName,
         replace: bool,
     ) -> Fut<'a, ()> {
-        later!(self, self.inner.rename(from_dir, from, to_dir, to, replace))
+        later!(self, self.inner.rename(from_dir, from, expect, to_dir, to, replace))
     }
 
     fn link<'a>(

@@ -639,6 +639,7 @@ impl Memory {
         &self,
         from_dir: &BackendNode,
         from: &DiskName,
+        expect: Option<&BackendKey>,
         to_dir: &BackendNode,
         to: &DiskName,
         replace: bool,
@@ -650,6 +651,9 @@ impl Memory {
         let (mut from_names, mut other_names) = two((from_dir, &from_key), (to_dir, &new.key))?;
         let source = from_names.get(&from_key).filter(|entry| entry.name == *from);
         let source = Arc::clone(&source.ok_or(FsError::NotFound)?.inode);
+        if expect.is_some_and(|expect| source.key() != *expect) {
+            return Err(FsError::NotFound);
+        }
         if is_one && from_key == new.key {
             // Another case of the same name.
             if let Some(entry) = from_names.get_mut(&from_key) {
@@ -861,11 +865,12 @@ impl Backend for Memory {
         &'a self,
         from_dir: &'a BackendNode,
         from: &'a DiskName,
+        expect: Option<&'a BackendKey>,
         to_dir: &'a BackendNode,
         to: &'a DiskName,
         replace: bool,
     ) -> Fut<'a, ()> {
-        Box::pin(async move { self.rename_now(from_dir, from, to_dir, to, replace) })
+        Box::pin(async move { self.rename_now(from_dir, from, expect, to_dir, to, replace) })
     }
 
     fn link<'a>(

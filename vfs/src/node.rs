@@ -225,11 +225,12 @@ pub(crate) struct Changing<F> {
 }
 
 impl<F> Changing<F> {
-    pub(crate) fn new(dir: &Arc<Node<F>>, slot: &Arc<Slot<F>>, other: Option<&Arc<Slot<F>>>) -> Changing<F> {
+    pub(crate) fn new(dir: &Arc<Node<F>>, slot: Arc<Slot<F>>, other: Option<Arc<Slot<F>>>) -> Changing<F> {
+        let changing = Changing { dir: Arc::clone(dir), slot, other, begun: false };
         if let Some(directory) = dir.directory() {
-            directory.changing.lock().extend([slot].into_iter().chain(other).cloned());
+            directory.changing.lock().extend(changing.slots().cloned());
         }
-        Changing { dir: Arc::clone(dir), slot: Arc::clone(slot), other: other.cloned(), begun: false }
+        changing
     }
 
     /// The backend is about to be asked. If this is dropped before [`Changing::has_ended`], the directory's index has no

@@ -124,6 +124,7 @@ impl Backend for Endless {
         &'a self,
         _: &'a BackendNode,
         _: &'a DiskName,
+        _: Option<&'a BackendKey>,
         _: &'a BackendNode,
         _: &'a DiskName,
         _: bool,

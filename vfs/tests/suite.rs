@@ -569,7 +569,10 @@ async fn sees_foreign_changes(bed: &Bed) {
     // Replaced.
     let mine = bed.file(&top, "y").await;
     let (other, _) = backend.create(&root, &name("z").to_disk(), &CreateHow::file()).await.expect("creates");
-    backend.rename(&root, &name("z").to_disk(), &root, &name("y").to_disk(), true).await.expect("renames");
+    backend
+        .rename(&root, &name("z").to_disk(), None, &root, &name("y").to_disk(), true)
+        .await
+        .expect("renames");
     assert_eq!(bed.vfs.open(&mine, OpenHow::default()).await.err(), Some(FsError::Stale));
     let now = bed.find(&top, "y").await.expect("is there");
     assert_eq!(now.node().key(), other.metadata.key);
@@ -578,7 +581,10 @@ async fn sees_foreign_changes(bed: &Bed) {
     assert_eq!(renamed, Err(RenameError::Fs(FsError::NotFound)));
     assert!(bed.find(&top, "w").await.is_none());
     // Renamed: the link follows when it is found.
-    backend.rename(&root, &name("y").to_disk(), &root, &name("v").to_disk(), false).await.expect("renames");
+    backend
+        .rename(&root, &name("y").to_disk(), None, &root, &name("v").to_disk(), false)
+        .await
+        .expect("renames");
     let found = bed.find(&top, "v").await.expect("is there");
     assert_eq!(found.node().id(), now.node().id());
     assert!(bed.find(&top, "y").await.is_none());
@@ -595,13 +601,19 @@ async fn sees_foreign_moves_of_directories(bed: &Bed) {
     let a = bed.directory(&top, "a").await;
     let b = bed.directory(&a, "b").await;
     let file = bed.file(&b, "file").await;
-    backend.rename(&root, &name("a").to_disk(), &root, &name("c").to_disk(), false).await.expect("renames");
+    backend
+        .rename(&root, &name("a").to_disk(), None, &root, &name("c").to_disk(), false)
+        .await
+        .expect("renames");
     assert_eq!(bed.vfs.resolve_parent(&bed.root, &path("a/b/file")).await.err(), Some(FsError::PathNotFound));
     let parent = bed.vfs.resolve_parent(&bed.root, &path("c/b/file")).await.expect("walks");
     assert_eq!(parent.id(), b.id());
     assert_eq!(bed.path(&file), "/c/b/file");
     // And back, and a new one in its place.
-    backend.rename(&root, &name("c").to_disk(), &root, &name("a").to_disk(), false).await.expect("renames");
+    backend
+        .rename(&root, &name("c").to_disk(), None, &root, &name("a").to_disk(), false)
+        .await
+        .expect("renames");
     backend.create(&root, &name("c").to_disk(), &CreateHow::directory()).await.expect("creates");
     let other = bed.vfs.resolve_parent(&bed.root, &path("c/x")).await.expect("walks");
     assert_ne!(other.id(), a.id());
@@ -609,7 +621,10 @@ async fn sees_foreign_moves_of_directories(bed: &Bed) {
     assert_eq!(same.id(), a.id());
     assert_eq!(bed.path(&file), "/a/b/file");
     // A removal by link does not reach into a directory that somebody moved away.
-    backend.rename(&root, &name("a").to_disk(), &root, &name("d").to_disk(), false).await.expect("renames");
+    backend
+        .rename(&root, &name("a").to_disk(), None, &root, &name("d").to_disk(), false)
+        .await
+        .expect("renames");
     assert_eq!(bed.remove(&file).await, Ok(Removal::AlreadyGone));
     let parent = bed.vfs.resolve_parent(&bed.root, &path("d/b/file")).await.expect("walks");
     assert!(bed.find(&parent, "file").await.is_some());

@@ -282,10 +282,23 @@ fn remove(dir: &Arc<Directory>, name: &DiskName, expect: &BackendKey, as_directo
     }
 }
 
-fn rename(from: (&Arc<Directory>, &DiskName), to: (&Arc<Directory>, &DiskName), replace: bool) -> Result<()> {
-    let (from_dir, to_dir) = (from.0.descriptor()?, to.0.descriptor()?);
-    let (from_dir, from) = (sys::borrow(&from_dir), from.1.as_bytes());
-    let (to_dir, to) = (sys::borrow(&to_dir), to.1.as_bytes());
+fn rename(
+    from: (&Arc<Directory>, &DiskName),
+    expect: Option<&BackendKey>,
+    to: (&Arc<Directory>, &DiskName),
+    replace: bool,
+) -> Result<()> {
+    let descriptor = to.0.descriptor()?;
+    let to_dir = sys::borrow(&descriptor);
+    // Mostly it is one directory.
+    let elsewhere = if Arc::ptr_eq(from.0, to.0) { None } else { Some(from.0.descriptor()?) };
+    let from_dir = elsewhere.as_ref().map_or(to_dir, |dir| sys::borrow(dir));
+    let (from, to) = (from.1.as_bytes(), to.1.as_bytes());
+    if let Some(expect) = expect
+        && key_of(&sys::statx_at(from_dir, from)?) != *expect
+    {
+        return Err(FsError::NotFound);
+    }
     match sys::rename_at(from_dir, from, to_dir, to, !replace) {
         // A file system that cannot tell by itself (or a move of a directory below itself, which fails again). The caller's claim on the
         // target keeps our own clients out; against an outsider a moment stays open.
@@ -486,13 +499,17 @@ impl Backend for Local {
         &'a self,
         from_dir: &'a BackendNode,
         from: &'a DiskName,
+        expect: Option<&'a BackendKey>,
         to_dir: &'a BackendNode,
         to: &'a DiskName,
         replace: bool,
     ) -> Fut<'a, ()> {
-        let (from_dir, from, to) = (from_dir.clone(), from.clone(), to.clone());
+        let (from, expect, to) = (from.clone(), expect.copied(), to.clone());
+        let from_dir = if Arc::ptr_eq(&from_dir.0, &to_dir.0) { None } else { Some(from_dir.clone()) };
         self.change(Verb::Rename, to_dir, move |_, to_dir| {
-            rename((&directory(&from_dir)?, &from), (to_dir, &to), replace)
+            let elsewhere = from_dir.as_ref().map(directory).transpose()?;
+            let from_dir = elsewhere.as_ref().unwrap_or(to_dir);
+            rename((from_dir, &from), expect.as_ref(), (to_dir, &to), replace)
         })
     }
 

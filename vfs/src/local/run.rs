@@ -112,14 +112,18 @@ impl Runner {
         allowed: Duration,
         job: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        if !self.is_slow(verb) {
+            return self.timed(verb, allowed, job);
+        }
         let runner = self.clone();
-        let timed = move || {
-            let start = Instant::now();
-            let result = job();
-            runner.note(verb, start.elapsed(), allowed);
-            result
-        };
-        if self.is_slow(verb) { blocking(timed).await } else { timed() }
+        blocking(move || runner.timed(verb, allowed, job)).await
+    }
+
+    fn timed<T>(&self, verb: Verb, allowed: Duration, job: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let result = job();
+        self.note(verb, start.elapsed(), allowed);
+        result
     }
 }
 

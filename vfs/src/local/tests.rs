@@ -99,7 +99,7 @@ async fn files_come_and_go() {
     assert_eq!(again.map(drop), Err(FsError::Exists));
 
     let dir = share.mkdir(&share.root, "d").await;
-    share.local.rename(&share.root, &disk("a"), &dir, &disk("b"), false).await.unwrap();
+    share.local.rename(&share.root, &disk("a"), None, &dir, &disk("b"), false).await.unwrap();
     let moved = share.local.lookup(&dir, &disk("b")).await.unwrap().unwrap();
     assert_eq!(moved.metadata.key, info.metadata.key);
     assert_eq!(moved.metadata.size, 8);
@@ -121,8 +121,11 @@ async fn renames_and_links_replace_only_when_told() {
     let (a, file) = share.create("a").await;
     share.create("b").await;
     let root = &share.root;
-    assert_eq!(share.local.rename(root, &disk("a"), root, &disk("b"), false).await, Err(FsError::Exists));
-    share.local.rename(root, &disk("a"), root, &disk("b"), true).await.unwrap();
+    assert_eq!(
+        share.local.rename(root, &disk("a"), None, root, &disk("b"), false).await,
+        Err(FsError::Exists)
+    );
+    share.local.rename(root, &disk("a"), None, root, &disk("b"), true).await.unwrap();
     assert_eq!(share.find("b").await.metadata.key, a.metadata.key);
 
     share.create("c").await;
@@ -135,7 +138,10 @@ async fn renames_and_links_replace_only_when_told() {
     }
     let dir = share.mkdir(root, "d").await;
     let below = share.mkdir(&dir, "e").await;
-    assert_eq!(share.local.rename(root, &disk("d"), &below, &disk("f"), false).await, Err(FsError::Invalid));
+    assert_eq!(
+        share.local.rename(root, &disk("d"), None, &below, &disk("f"), false).await,
+        Err(FsError::Invalid)
+    );
     let handle = share.open("d", true, false).await;
     assert_eq!(share.local.link(&*handle, root, &disk("g"), false).await, Err(FsError::IsADirectory));
 }
@@ -902,7 +908,7 @@ async fn system_calls_per_operation() {
     let hidden = CreateHow { dos, ..CreateHow::file() };
     let (info, _) = calls!(local.create(&dir, &disk("hidden"), &hidden), "openat2" "setxattr" "statx");
     calls!(local.create(&dir, &disk("below"), &CreateHow::directory()), "mkdirat" "openat2" "statx");
-    calls!(local.rename(&dir, &disk("hidden"), &dir, &disk("renamed"), false), "renameat2");
+    calls!(local.rename(&dir, &disk("hidden"), None, &dir, &disk("renamed"), false), "renameat2");
     calls!(local.unlink(&dir, &disk("renamed"), &info.metadata.key), "statx" "unlinkat");
 
     // It has changed since: its attributes are read with it, and whoever asks for them at once pays nothing.

@@ -45,8 +45,10 @@ use std::sync::{Arc, Weak};
 use ahash::RandomState;
 use hashbrown::HashTable;
 
+use super::slot::Slot;
 use super::slotmap::SlotMap;
 use crate::backend::{Change, WatchId, Watcher};
+use crate::fold::Folded;
 use crate::name::{DiskName, Name};
 use crate::node::{Directory, Node};
 use crate::rank::Level;
@@ -88,6 +90,9 @@ pub(crate) struct Watching<F> {
     /// Some may be queued: to read is then cheaper than to ask whether there is anything to read.
     queued: AtomicBool,
 }
+
+/// A directory by its watch.
+type Last<F> = Option<(WatchId, Arc<Node<F>>)>;
 
 /// A change of our own that the queue is going to tell of so many times.
 struct Expectation {
@@ -162,7 +167,8 @@ impl<F> Watching<F> {
         let _alone = self.reading.lock();
         let _busy = Busy::new(&self.busy);
         self.queued.store(false, Ordering::Relaxed);
-        self.watcher.read(&mut |change| self.apply(slots, change));
+        let mut last = None;
+        self.watcher.read(&mut |change| self.apply(slots, change, &mut last));
     }
 
     fn is_caught_up(&self) -> bool {
@@ -176,13 +182,34 @@ impl<F> Watching<F> {
         is_idle() && self.watcher.is_empty() && is_idle()
     }
 
-    fn apply(&self, slots: &SlotMap<F>, change: Change<'_>) {
+    /// `last` is the directory of the change before: most come in rows.
+    fn apply(&self, slots: &SlotMap<F>, change: Change<'_>, last: &mut Last<F>) {
+        let (watch, disk, present, may_be_ours) = match change {
+            Change::Created(watch, disk) => (watch, disk, Some(true), true),
+            Change::MovedTo(watch, disk) => (watch, disk, Some(true), false),
+            Change::Removed(watch, disk) | Change::MovedFrom(watch, disk) => (watch, disk, Some(false), true),
+            Change::Unsure(watch, disk) => (watch, disk, None, true),
+            Change::Moved(_) | Change::Ended(_) | Change::Lost => {
+                *last = None;
+                return self.apply_to_watch(slots, change);
+            }
+        };
+        if last.as_ref().is_none_or(|(known, _)| *known != watch) {
+            *last = self.node(watch).map(|node| (watch, node));
+        }
+        if let Some((_, node)) = last {
+            self.name_changed(slots, node, (watch, disk), present, may_be_ours);
+        }
+    }
+
+    /// A change that is of no name.
+    fn apply_to_watch(&self, slots: &SlotMap<F>, change: Change<'_>) {
         match change {
-            Change::Created(watch, disk) => self.name_changed(slots, watch, disk, Some(true), true),
-            Change::MovedTo(watch, disk) => self.name_changed(slots, watch, disk, Some(true), false),
-            Change::Removed(watch, disk) => self.name_changed(slots, watch, disk, Some(false), true),
-            Change::MovedFrom(watch, disk) => self.name_changed(slots, watch, disk, Some(false), true),
-            Change::Unsure(watch, disk) => self.name_changed(slots, watch, disk, None, true),
+            Change::Created(..)
+            | Change::MovedTo(..)
+            | Change::Removed(..)
+            | Change::MovedFrom(..)
+            | Change::Unsure(..) => {}
             Change::Moved(watch) => {
                 // Told by the directory that it stood in as well, if that is watched.
                 let Some(node) = self.node(watch) else { return };
@@ -220,21 +247,18 @@ impl<F> Watching<F> {
     fn name_changed(
         &self,
         slots: &SlotMap<F>,
-        watch: WatchId,
-        disk: &[u8],
+        node: &Arc<Node<F>>,
+        (watch, disk): (WatchId, &[u8]),
         present: Option<bool>,
         may_be_ours: bool,
     ) {
-        let Some(node) = self.node(watch) else { return };
         let name = Name::from_disk(disk);
         let fold = node.mount.fold.fold(&name);
         node.index_told(&fold, disk, present);
         if may_be_ours && self.take_expected(watch, disk, present == Some(true)) {
             return;
         }
-        if let Some(slot) = node.siblings().and_then(|dir| slots.find(dir, &fold)) {
-            slot.suspect();
-        }
+        suspect_folded(slots, node, &Folded::of(&fold));
     }
 
     fn node(&self, watch: WatchId) -> Option<Arc<Node<F>>> {
@@ -321,9 +345,13 @@ impl<F> Watching<F> {
 
 /// What is stored of a name is no longer believed.
 pub(crate) fn suspect<F>(slots: &SlotMap<F>, dir: &Node<F>, name: &Name) {
-    if let Some(slot) = dir.siblings().and_then(|siblings| slots.find(siblings, &dir.mount.fold.fold(name))) {
-        slot.suspect();
-    }
+    suspect_folded(slots, dir, &dir.mount.fold.folded(name));
+}
+
+fn suspect_folded<F>(slots: &SlotMap<F>, dir: &Node<F>, fold: &Folded) {
+    let forgotten = dir.siblings().and_then(|siblings| slots.peek(siblings, fold, Slot::suspect));
+    // Outside the map's lock: it may be the last of its node.
+    drop(forgotten);
 }
 
 /// Somebody reads from the queue.

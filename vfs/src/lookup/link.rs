@@ -100,10 +100,14 @@ impl<F> Link<F> {
 
     /// Moves the link. Called with the node's `opens` held.
     pub(crate) fn set_place(&self, place: Place<F>) {
-        self.node.budget().add(place.heap_bytes());
+        let bytes = place.heap_bytes();
         let old = self.place_cell().lock().replace(place);
         self.moves.fetch_add(1, Ordering::Release);
-        self.node.budget().sub(old.as_ref().map_or(0, Place::heap_bytes));
+        let before = old.as_ref().map_or(0, Place::heap_bytes);
+        if bytes != before {
+            self.node.budget().add(bytes);
+            self.node.budget().sub(before);
+        }
         // Outside the lock: the directory may end here.
         drop(old);
     }

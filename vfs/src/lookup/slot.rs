@@ -85,11 +85,18 @@ impl<F> Value<F> {
     /// The value without `link`. `exact`: the storage holds no other spelling than those known.
     pub(crate) fn without(&self, link: &Arc<Link<F>>, exact: bool) -> Value<F> {
         let rest: Vec<_> = self.links().iter().filter(|other| !Arc::ptr_eq(other, link)).cloned().collect();
-        if rest.is_empty() && !exact { Value::Unknown } else { Value::of(rest) }
+        if rest.is_empty() { Value::nothing_left(exact) } else { Value::of(rest) }
+    }
+
+    fn nothing_left(exact: bool) -> Value<F> {
+        if exact { Value::Negative } else { Value::Unknown }
     }
 
     /// The value with `link` beside what is there.
     pub(crate) fn with(&self, link: &Arc<Link<F>>) -> Value<F> {
+        if self.links().is_empty() {
+            return Value::Positive(Arc::clone(link));
+        }
         let mut links: Vec<_> =
             self.links().iter().filter(|other| !Arc::ptr_eq(other, link)).cloned().collect();
         links.push(Arc::clone(link));
@@ -141,6 +148,14 @@ pub(crate) enum Answers {
     Earlier,
     /// None: the next reader asks for itself.
     None,
+}
+
+/// What the end of a claim answers.
+enum Answer<F> {
+    None,
+    /// The value that is published, if that is known.
+    Published,
+    This(Result<Value<F>>),
 }
 
 /// A [`Value`] and the claim, laid out so that a slot is small: there are as many as names.
@@ -364,18 +379,16 @@ impl<F> Slot<F> {
         self.links().iter().any(|link| Arc::strong_count(link) > 1)
     }
 
-    /// The value may have been changed by somebody else: it is forgotten, or will be when it is published.
-    pub(crate) fn suspect(&self) {
+    /// The value may have been changed by somebody else: it is forgotten, or will be when it is published. What was
+    /// stored comes back, to be dropped outside all locks: it may be the last to hold its node.
+    #[must_use]
+    pub(crate) fn suspect(&self) -> Option<Value<F>> {
         let mut inner = self.inner.lock();
-        let forgotten = if inner.claimed {
+        if inner.claimed {
             inner.recheck = true;
-            None
-        } else {
-            Some(inner.store(self, Value::Unknown))
-        };
-        drop(inner);
-        // Dropped outside the lock: it may be the last of its node.
-        drop(forgotten);
+            return None;
+        }
+        Some(inner.store(self, Value::Unknown))
     }
 
     /// The claim, waiting in line.
@@ -384,13 +397,12 @@ impl<F> Slot<F> {
         let waiter = {
             let mut inner = self.inner.lock();
             if self.try_claim(&mut inner) {
-                drop(inner);
-                return self.granted(held);
+                return self.granted(held, inner.partial);
             }
             inner.push(Want::Claim)
         };
         match Wait::new(Arc::clone(self), waiter).await {
-            Grant::Claim => self.granted(held),
+            Grant::Claim => self.handed_on(held),
             Grant::Answer(_) | Grant::Settled => unreachable!("a claimer gets the claim"),
         }
     }
@@ -405,8 +417,7 @@ impl<F> Slot<F> {
                 return Ok(Access::Value(inner.value()));
             }
             if self.try_claim(&mut inner) {
-                drop(inner);
-                return Ok(Access::Claim(self.granted(held)));
+                return Ok(Access::Claim(self.granted(held, inner.partial)));
             }
             let seen = inner.episode();
             inner.push(Want::Value { seen, stamp })
@@ -414,7 +425,7 @@ impl<F> Slot<F> {
         match Wait::new(Arc::clone(self), waiter).await {
             Grant::Answer(_) if defect(Defect::ValueAtPoll) => Ok(Access::Value(self.peek().0)),
             Grant::Answer(answer) => answer.map(Access::Value),
-            Grant::Claim => Ok(Access::Claim(self.granted(held))),
+            Grant::Claim => Ok(Access::Claim(self.handed_on(held))),
             Grant::Settled => unreachable!("a reader gets a value or the claim"),
         }
     }
@@ -445,15 +456,13 @@ impl<F> Slot<F> {
         true
     }
 
-    fn granted(self: &Arc<Slot<F>>, held: Held) -> Claim<F> {
-        Claim {
-            slot: Arc::clone(self),
-            stamp: None,
-            partial: false,
-            changing: false,
-            done: false,
-            _held: held,
-        }
+    fn handed_on(self: &Arc<Slot<F>>, held: Held) -> Claim<F> {
+        let partial = self.inner.lock().partial;
+        self.granted(held, partial)
+    }
+
+    fn granted(self: &Arc<Slot<F>>, held: Held, partial: bool) -> Claim<F> {
+        Claim { slot: Arc::clone(self), stamp: None, partial, changing: false, done: false, _held: held }
     }
 }
 
@@ -492,11 +501,17 @@ impl<F> Inner<F> {
         slot: &Slot<F>,
         value: Option<Value<F>>,
         (stamp, partial): Learnt,
-        answer: Option<Result<Value<F>>>,
+        answer: Answer<F>,
         answers: Answers,
         wakes: &mut Wakes,
     ) -> Leftovers<F> {
         debug_assert!(self.claimed, "released without a claim");
+        let answer = match answer {
+            Answer::This(answer) => Some(answer),
+            // If nobody waits nothing is told.
+            Answer::Published if self.rest.is_some() => value.clone().filter(Value::is_known).map(Ok),
+            Answer::Published | Answer::None => None,
+        };
         let recheck = std::mem::take(&mut self.recheck) && !defect(Defect::IgnoresRecheck);
         let (value, unused) = if recheck { (Some(Value::Unknown), value) } else { (value, None) };
         if value.is_some() {
@@ -600,7 +615,6 @@ impl<F> Claim<F> {
     /// What is learnt and published from now on is learnt under `stamp`, the directory's at this moment.
     pub(crate) fn since(&mut self, stamp: Option<Stamp>) {
         self.stamp = stamp;
-        self.partial = self.slot.inner.lock().partial;
     }
 
     /// The stamp of [`Claim::since`].
@@ -619,9 +633,26 @@ impl<F> Claim<F> {
         (inner.is_believed(self.stamp) && !(all && inner.partial)).then(|| inner.value())
     }
 
+    /// Whether the value is believed, and `link` a part of it.
+    pub(crate) fn is_believed_to_mean(&self, link: &Arc<Link<F>>) -> bool {
+        let inner = self.slot.inner.lock();
+        inner.is_believed(self.stamp) && inner.links().iter().any(|known| Arc::ptr_eq(known, link))
+    }
+
     /// The value; nobody else publishes another while the claim is held.
     pub(crate) fn value(&self) -> Value<F> {
         self.slot.inner.lock().value()
+    }
+
+    /// The value without `link`. `exact`: the storage holds no other spelling than those known, as it is if they were all
+    /// looked for.
+    pub(crate) fn value_without(&self, link: &Arc<Link<F>>, exact: bool) -> Value<F> {
+        let inner = self.slot.inner.lock();
+        let exact = exact || inner.is_believed(self.stamp) && !inner.partial;
+        match inner.links() {
+            [only] if Arc::ptr_eq(only, link) => Value::nothing_left(exact),
+            _ => inner.value().without(link, exact),
+        }
     }
 
     /// The backend is about to change the name: from here on only [`Claim::publish`] leaves a known value.
@@ -649,20 +680,19 @@ impl<F> Claim<F> {
 
     /// The end: stores `value`, which was learnt or made, and tells it to the waiting readers.
     pub(crate) fn publish(self, value: Value<F>) {
-        let answer = value.is_known().then(|| Ok(value.clone()));
         let answers = self.answers();
-        self.release(Some(value), answer, answers);
+        self.release(Some(value), Answer::Published, answers);
     }
 
     /// The end of a lookup whose answer holds for those who wait, and not for later.
     pub(crate) fn answer(self, stored: Value<F>, answer: Value<F>, answers: Answers) {
-        self.release(Some(stored), Some(Ok(answer)), answers);
+        self.release(Some(stored), Answer::This(Ok(answer)), answers);
     }
 
     /// The end of a lookup that failed: the waiting readers get the error; it is not stored.
     pub(crate) fn fail(self, error: FsError) {
         let stored = defect(Defect::ErrorIsAbsence).then_some(Value::Negative);
-        self.release(stored, Some(Err(error)), Answers::All);
+        self.release(stored, Answer::This(Err(error)), Answers::All);
     }
 
     /// The end, with nothing changed and nothing found out.
@@ -670,7 +700,7 @@ impl<F> Claim<F> {
         self.changing = false;
     }
 
-    fn release(mut self, value: Option<Value<F>>, answer: Option<Result<Value<F>>>, answers: Answers) {
+    fn release(mut self, value: Option<Value<F>>, answer: Answer<F>, answers: Answers) {
         self.done = true;
         let mut wakes = Wakes::default();
         let leftovers =
@@ -688,11 +718,11 @@ impl<F> Claim<F> {
         a.done = true;
         b.done = true;
         let mut wakes = Wakes::default();
-        let told = |value: &Value<F>| value.is_known().then(|| Ok(value.clone()));
-        let (a_told, b_told) = (told(&a_value), told(&b_value));
         let (mut a_inner, mut b_inner) = lock_two(&a.slot, &b.slot);
-        let a_old = a_inner.release(&a.slot, Some(a_value), a.learnt(), a_told, a_answers, &mut wakes);
-        let b_old = b_inner.release(&b.slot, Some(b_value), b.learnt(), b_told, b_answers, &mut wakes);
+        let a_old =
+            a_inner.release(&a.slot, Some(a_value), a.learnt(), Answer::Published, a_answers, &mut wakes);
+        let b_old =
+            b_inner.release(&b.slot, Some(b_value), b.learnt(), Answer::Published, b_answers, &mut wakes);
         drop((a_inner, b_inner));
         wakes.wake();
         drop((a_old, b_old));
@@ -731,7 +761,8 @@ impl<F> Drop for Claim<F> {
         }
         let mut wakes = Wakes::default();
         let value = self.changing.then_some(Value::Unknown);
-        let leftovers = inner.release(&self.slot, value, self.learnt(), None, Answers::None, &mut wakes);
+        let leftovers =
+            inner.release(&self.slot, value, self.learnt(), Answer::None, Answers::None, &mut wakes);
         drop(inner);
         wakes.wake();
         drop(leftovers);

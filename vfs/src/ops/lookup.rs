@@ -613,7 +613,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let slot = self.slot(dir, &fold);
         let mut claim = caught_up.across(slot.claim()).await;
         claim.since(dir.stamp());
-        let changing = Changing::new(dir, &slot, None);
+        let changing = Changing::new(dir, slot, None);
         Ok(NameGuard::new(claim, changing, gate))
     }
 

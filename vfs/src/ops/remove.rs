@@ -228,14 +228,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let slot = self.slot(&place.dir, &place.dir.mount.fold.fold(&place.name));
         let mut claim = slot.claim().await;
         claim.since(place.dir.stamp());
-        let changing = Changing::new(&place.dir, &slot, None);
+        let changing = Changing::new(&place.dir, slot, None);
         Ok((NameGuard::new(claim, changing, gate), Some(drained)))
     }
 
     /// What is left of a name's meaning without `link`.
     pub(crate) fn value_without(place: &Place<F>, claim: &Claim<F>, link: &Arc<Link<F>>) -> Value<F> {
-        let whole = place.dir.mount.exact || claim.believed(true).is_some();
-        match claim.value().without(link, whole) {
+        match claim.value_without(link, place.dir.mount.exact) {
             // Where others create names too and nobody tells, absence is not kept.
             Value::Negative if claim.stamp().is_none() => Value::Unknown,
             _ if defect(Defect::ForgetsOtherSpellings) => Value::Negative,

@@ -15,7 +15,7 @@ use crate::lookup::coherence::CaughtUp;
 use crate::lookup::gate::{Gate, GateGuard, Mode};
 use crate::lookup::link::{GONE, Link, MOVING, Place};
 use crate::lookup::slot::{Claim, Value};
-use crate::metadata::Kind;
+use crate::metadata::{BackendKey, Kind};
 use crate::name::Name;
 use crate::node::{Changing, Node, NodeId};
 use crate::opens::Opens;
@@ -60,13 +60,15 @@ struct RenameGuard<F> {
     /// `None`: both names are one slot.
     to: Option<Claim<F>>,
     _topology: Option<GateGuard>,
-    _gates: Vec<GateGuard>,
+    _gates: [Option<GateGuard>; 3],
     place: Place<F>,
     /// What the target's name means, the link itself included if it is the same name.
     target_value: Value<F>,
     target: Option<Arc<Link<F>>>,
     /// How the target was spelled when its name was claimed; where others write too it may be found elsewhere since.
     spelling: Option<Name>,
+    /// What the source's name is to mean, if the backend has to look: it is not believed, only known from before.
+    expect: Option<BackendKey>,
 }
 
 impl<F> RenameGuard<F> {
@@ -313,24 +315,26 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 continue;
             }
             let marks = Marks { link: Arc::clone(link), target, done: false };
-            let (this, link, to_dir, to) =
-                (Arc::clone(self), Arc::clone(link), Arc::clone(to_dir), to.clone());
+            let (this, to_dir, to) = (Arc::clone(self), Arc::clone(to_dir), to.clone());
             let outcome = self
                 .run(async move {
                     let mut marks = marks;
                     guard.begin();
                     // What comes to the target's name is not told apart from a foreign move to it.
                     let expected = guard.place.dir.expect(&guard.place.name, false);
-                    match contained(this.rename_on_disk(&guard, &link, &to_dir, &to)).await {
+                    match contained(this.rename_on_disk(&guard, &marks.link, &to_dir, &to)).await {
                         Ok(name) => {
                             this.count(Count::Renames);
                             if let Some(expected) = expected {
                                 expected.came();
                             }
                             guard.place.dir.has_changed();
-                            to_dir.has_changed();
+                            // Of one mount it is told once.
+                            if !Arc::ptr_eq(&guard.place.dir.mount, &to_dir.mount) {
+                                to_dir.has_changed();
+                            }
                             marks.done = true;
-                            this.commit_rename(guard, moving, &link, Place { dir: to_dir, name });
+                            this.commit_rename(guard, moving, &marks.link, Place { dir: to_dir, name });
                             Ok(())
                         }
                         Err(FsError::Indeterminate) => {
@@ -399,22 +403,29 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
 
         // Gates, ascending.
-        let mut wanted: Vec<(NodeId, &Arc<Gate>, Mode)> =
-            vec![(place.dir.id(), &from_directory.gate, mode), (to_dir.id(), &to_directory.gate, mode)];
-        if let Some((victim, directory)) = victim.and_then(|victim| Some((victim, victim.directory()?))) {
-            wanted.push((victim.id(), &directory.gate, Mode::Exclusive));
-        }
+        let drained =
+            victim.and_then(|victim| Some((victim.id(), &victim.directory()?.gate, Mode::Exclusive)));
+        let mut wanted: [Option<(NodeId, &Arc<Gate>, Mode)>; 3] = [
+            Some((place.dir.id(), &from_directory.gate, mode)),
+            Some((to_dir.id(), &to_directory.gate, mode)),
+            drained,
+        ];
         if !defect(Defect::UnorderedGates) {
-            wanted.sort_by_key(|(id, _, mode)| (*id, std::cmp::Reverse(*mode)));
+            wanted.sort_by_key(|gate| gate.map(|(id, _, mode)| (id, std::cmp::Reverse(mode))));
         }
-        wanted.dedup_by_key(|(id, _, _)| *id);
-        let mut gates = Vec::with_capacity(wanted.len());
-        for (_, gate, mode) in wanted {
-            gates.push(caught_up.across(gate.acquire(mode)).await);
+        let mut gates = [None, None, None];
+        let mut last = None;
+        for (place, (id, gate, mode)) in gates.iter_mut().zip(wanted.into_iter().flatten()) {
+            // Of one directory there is one gate, and the stronger wish came first.
+            if last.replace(id) != Some(id) {
+                *place = Some(caught_up.across(gate.acquire(mode)).await);
+            }
         }
         // Whoever renamed it within its directory meanwhile need not be run after; with the gate held exclusively, nobody
         // does any more.
-        if let Some(now) = link.place_now().filter(|now| now.dir.id() == place.dir.id()) {
+        if !link.is_at(&place.dir, &place.name)
+            && let Some(now) = link.place_now().filter(|now| now.dir.id() == place.dir.id())
+        {
             place = now;
         }
         if place.dir.is_dead() {
@@ -442,10 +453,10 @@ impl<F: Default + Send + 'static> Vfs<F> {
             claim.since(to_dir.stamp());
         }
         let changing = match place.dir.id() == to_dir.id() {
-            true => (Changing::new(&place.dir, &from_slot, (!is_one_slot).then_some(&to_slot)), None),
+            true => (Changing::new(&place.dir, from_slot, (!is_one_slot).then_some(to_slot)), None),
             false => {
-                let changing = Changing::new(&place.dir, &from_slot, None);
-                (changing, Some(Changing::new(to_dir, &to_slot, None)))
+                let changing = Changing::new(&place.dir, from_slot, None);
+                (changing, Some(Changing::new(to_dir, to_slot, None)))
             }
         };
 
@@ -464,10 +475,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 Err(error) => return Err(error),
             }
         }
-        if !self.is_named(link, &place, &from, caught_up).await? {
-            from_slot.suspect();
-            return Err(FsError::NotFound);
-        }
+        let expect = self.unproven(link, &place, &from, caught_up);
         let target_value = match &mut to_claim {
             Some(claim) => self.value(to_dir, to, claim, false, caught_up).await?,
             // Before a change of case alone all other spellings are looked at.
@@ -511,29 +519,26 @@ impl<F: Default + Send + 'static> Vfs<F> {
             target_value,
             target,
             spelling,
+            expect,
         }))
     }
 
-    /// Whether the name at `place`, which is claimed, still stands for the link's object. The backend renames whatever has
-    /// the name; and where nobody else changes the tree, a link may still stand at its old name after a rename of which
-    /// nobody knows what has come.
-    async fn is_named(
+    /// The link's object, unless it is believed that the name at `place`, which is claimed, still means it. The backend
+    /// renames whatever has the name; and where nobody else changes the tree, a link may still stand at its old name after
+    /// a rename of which nobody knows what has come.
+    fn unproven(
         &self,
         link: &Arc<Link<F>>,
         place: &Place<F>,
         claim: &Claim<F>,
         caught_up: &mut CaughtUp,
-    ) -> Result<bool> {
+    ) -> Option<BackendKey> {
         if place.dir.mount.trust && defect(Defect::RenamesWhatIsThere) {
-            return Ok(true);
+            return None;
         }
         let stamp = self.catch_up(&place.dir, caught_up);
-        let believed = claim.believed(false).filter(|_| stamp.is_some() && stamp == claim.stamp());
-        if believed.is_some_and(|value| value.links().iter().any(|known| Arc::ptr_eq(known, link))) {
-            return Ok(true);
-        }
-        let found = caught_up.across(self.ask_which(&place.dir, &place.name.to_disk())).await?;
-        Ok(found == Some(link.node().key()))
+        let is_proven = stamp.is_some() && stamp == claim.stamp() && claim.is_believed_to_mean(link);
+        (!is_proven).then(|| link.node().key())
     }
 
     /// Tells the world, at one instant, that `link` stands at `place`.
@@ -555,6 +560,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             target_value,
             target,
             spelling,
+            expect: _,
         } = guard;
         {
             let to_fold = to.as_ref().unwrap_or(&from).fold();
@@ -582,7 +588,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             mount.backend.moved(&link.node().be, &place.dir.be, &place.name.to_disk());
             self.restructure(|| link.set_place(place.clone()));
         } else {
-            link.set_place(place.clone());
+            link.set_place(place);
         }
         link.set(MOVING, false);
         if let Some(moving) = &mut moving {
@@ -629,8 +635,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
     ) -> Result<Name> {
         let backend = &to_dir.mount.backend;
         let (from_dir, from) = (&guard.place.dir, guard.place.name.to_disk());
+        let expect = guard.expect.as_ref();
         let Some((target, spelling)) = guard.replaced() else {
-            backend.rename(&from_dir.be, &from, &to_dir.be, &to.to_disk(), false).await?;
+            backend.rename(&from_dir.be, &from, expect, &to_dir.be, &to.to_disk(), false).await?;
             return Ok(to.clone());
         };
         if self.spelled_now(to_dir, target, to).await? != *spelling {
@@ -641,13 +648,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
             // Of two names of one object a rename would leave both.
             backend.unlink(&from_dir.be, &from, &link.node().key()).await?;
         } else {
-            backend.rename(&from_dir.be, &from, &to_dir.be, &disk, true).await?;
+            backend.rename(&from_dir.be, &from, expect, &to_dir.be, &disk, true).await?;
         }
         if *spelling == *to {
             return Ok(to.clone());
         }
         // What was replaced was spelled otherwise on the disk.
-        match backend.rename(&to_dir.be, &disk, &to_dir.be, &to.to_disk(), false).await {
+        match backend.rename(&to_dir.be, &disk, None, &to_dir.be, &to.to_disk(), false).await {
             Ok(()) => Ok(to.clone()),
             Err(FsError::Indeterminate) => Err(FsError::Indeterminate),
             Err(error) => {

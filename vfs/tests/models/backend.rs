@@ -258,17 +258,20 @@ impl Backend for Stepped {
         &'a self,
         from_dir: &'a BackendNode,
         from: &'a DiskName,
+        expect: Option<&'a BackendKey>,
         to_dir: &'a BackendNode,
         to: &'a DiskName,
         replace: bool,
     ) -> Fut<'a, ()> {
         let places = vec![place(from_dir, from), place(to_dir, to)];
         let inner = Arc::clone(&self.inner);
-        let (from_dir, from, to_dir, to) = (from_dir.clone(), from.clone(), to_dir.clone(), to.clone());
+        let (from_dir, from, expect) = (from_dir.clone(), from.clone(), expect.copied());
+        let (to_dir, to) = (to_dir.clone(), to.clone());
         Box::pin(self.change(places, async move {
             let victim = inner.lookup(&to_dir, &to).await.ok().flatten();
             let victim = victim.filter(|info| info.metadata.kind == Kind::Directory && replace);
-            (inner.rename(&from_dir, &from, &to_dir, &to, replace).await, victim.map(|info| id(&info.node)))
+            let renamed = inner.rename(&from_dir, &from, expect.as_ref(), &to_dir, &to, replace).await;
+            (renamed, victim.map(|info| id(&info.node)))
         }))
     }
 

@@ -265,7 +265,7 @@ impl Tree {
         let storage = &self.bed.storage;
         let root = storage.root().await.unwrap().node;
         let (from, to) = (name(from).to_disk(), name(to).to_disk());
-        let moved = storage.direct().rename(&root, &from, &root, &to, false).await;
+        let moved = storage.direct().rename(&root, &from, None, &root, &to, false).await;
         told(moved, |()| "moved".to_owned())
     }
 

@@ -342,7 +342,7 @@ pub async fn fills_beside_foreign_changes() {
             // A directory gets its new place in the cache, too.
             let root = three.storage.root().await.unwrap().node;
             let (from, to) = (name("d").to_disk(), name("e").to_disk());
-            three.storage.direct().rename(&root, &from, &root, &to, false).await.unwrap();
+            three.storage.direct().rename(&root, &from, None, &root, &to, false).await.unwrap();
             let found = three.look("E").await.expect("moved, and then absent");
             assert!(Arc::ptr_eq(found.node(), d.node()) && found.name() == Some(name("e")));
         },

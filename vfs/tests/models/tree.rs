@@ -167,9 +167,9 @@ pub async fn foreign_moves() {
         async move {
             let root = one.storage.root().await.unwrap().node;
             let (a, c) = (name("a").to_disk(), name("c").to_disk());
-            one.storage.direct().rename(&root, &a, &root, &c, false).await.unwrap();
+            one.storage.direct().rename(&root, &a, None, &root, &c, false).await.unwrap();
             shuttle::future::yield_now().await;
-            one.storage.direct().rename(&root, &c, &root, &a, false).await.unwrap();
+            one.storage.direct().rename(&root, &c, None, &root, &a, false).await.unwrap();
         },
         async move {
             for path in ["c", "a"] {
@@ -232,7 +232,7 @@ pub async fn targets_move_away() {
             let storage = one.storage.direct();
             let into = storage.lookup(&root, &name("d").to_disk()).await.unwrap().unwrap().node;
             let (from, to) = (name("T").to_disk(), name("u").to_disk());
-            let _replaced_first = storage.rename(&root, &from, &into, &to, false).await;
+            let _replaced_first = storage.rename(&root, &from, None, &into, &to, false).await;
         },
         async move {
             two.vfs.lookup_one(&looked_in, &name("u")).await.unwrap();
