@@ -13,7 +13,7 @@
 //! move led is not known. Nothing else of that directory comes between the two halves, as the kernel tells both while it
 //! holds the locks of both directories.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use ahash::RandomState;
 
@@ -51,12 +51,11 @@ struct Departure {
 
 #[derive(Default)]
 pub(super) struct Moves {
-    /// Of each directory of which that was the last change.
-    arrivals: HashMap<WatchId, Arrival, RandomState>,
-    /// The directories of which a change was read since they are watched, and since changes were lost.
-    known: HashSet<WatchId, RandomState>,
-    /// The first halves of moves of which the others are not read yet.
-    departures: HashMap<Cookie, Departure, RandomState>,
+    /// The directories of which a change was read since they are watched, and since changes were lost; with what came, if
+    /// the last change was that something was moved to a name.
+    known: HashMap<WatchId, Option<Arrival>, RandomState>,
+    /// The first halves of moves of which the others are not read yet: mostly one, and the other half is read next.
+    departures: Vec<(Cookie, Departure)>,
 }
 
 impl Moves {
@@ -64,34 +63,34 @@ impl Moves {
     pub(super) fn told(&mut self, change: Change<'_>, cookie: Cookie, each: &mut dyn FnMut(Change<'_>)) {
         match change {
             Change::MovedFrom(watch, name) => {
-                let after = self.arrivals.remove(&watch).filter(|arrival| arrival.name.as_bytes() == name);
-                let is_first = self.known.insert(watch);
+                let before = self.known.insert(watch, None);
+                let is_first = before.is_none();
+                let after = before.flatten().filter(|arrival| arrival.name.as_bytes() == name);
                 if after.is_none() {
                     each(if is_first { Change::Unsure(watch, name) } else { change });
                 }
-                self.departures.insert(cookie, Departure { from: Place::new(watch, name), after });
+                self.departures.push((cookie, Departure { from: Place::new(watch, name), after }));
             }
             Change::MovedTo(watch, name) => {
-                let from = self.departures.remove(&cookie).map(|departure| {
+                // The last of that cookie: the numbers go round.
+                let at = self.departures.iter().rposition(|(other, _)| *other == cookie);
+                let from = at.map(|at| {
+                    let (_, departure) = self.departures.swap_remove(at);
                     departure.release(Some((watch, name)), each);
                     departure.from
                 });
-                self.arrivals.insert(watch, Arrival { name: DiskName::new(name), from });
-                self.known.insert(watch);
+                self.known.insert(watch, Some(Arrival { name: DiskName::new(name), from }));
                 each(change);
             }
             Change::Created(watch, _) | Change::Removed(watch, _) => {
-                self.arrivals.remove(&watch);
-                self.known.insert(watch);
+                self.known.insert(watch, None);
                 each(change);
             }
             Change::Ended(watch) => {
-                self.arrivals.remove(&watch);
                 self.known.remove(&watch);
                 each(change);
             }
             Change::Lost => {
-                self.arrivals.clear();
                 self.known.clear();
                 each(change);
             }
@@ -101,7 +100,7 @@ impl Moves {
 
     /// There is nothing more to be read.
     pub(super) fn ended(&mut self, each: &mut dyn FnMut(Change<'_>)) {
-        for (_, departure) in self.departures.drain() {
+        for (_, departure) in self.departures.drain(..) {
             departure.release(None, each);
         }
     }
