@@ -416,9 +416,11 @@ impl<F> Indexes<F> {
         }
     }
 
-    /// A moment, for telling what was used longer ago.
+    /// A moment, for telling what was used longer ago. Two at once may get the same: that tells enough.
     fn tick(&self) -> u64 {
-        self.clock.fetch_add(1, Ordering::Relaxed) + 1
+        let now = self.clock.load(Ordering::Relaxed) + 1;
+        self.clock.store(now, Ordering::Relaxed);
+        now
     }
 
     /// The index of a directory takes so many bytes instead of so many. Called with it locked.

@@ -397,7 +397,7 @@ impl<F> Slot<F> {
         let waiter = {
             let mut inner = self.inner.lock();
             if self.try_claim(&mut inner) {
-                return self.granted(held, inner.partial);
+                return self.granted(held, &inner);
             }
             inner.push(Want::Claim)
         };
@@ -417,7 +417,7 @@ impl<F> Slot<F> {
                 return Ok(Access::Value(inner.value()));
             }
             if self.try_claim(&mut inner) {
-                return Ok(Access::Claim(self.granted(held, inner.partial)));
+                return Ok(Access::Claim(self.granted(held, &inner)));
             }
             let seen = inner.episode();
             inner.push(Want::Value { seen, stamp })
@@ -457,12 +457,19 @@ impl<F> Slot<F> {
     }
 
     fn handed_on(self: &Arc<Slot<F>>, held: Held) -> Claim<F> {
-        let partial = self.inner.lock().partial;
-        self.granted(held, partial)
+        self.granted(held, &self.inner.lock())
     }
 
-    fn granted(self: &Arc<Slot<F>>, held: Held, partial: bool) -> Claim<F> {
-        Claim { slot: Arc::clone(self), stamp: None, partial, changing: false, done: false, _held: held }
+    fn granted(self: &Arc<Slot<F>>, held: Held, inner: &Inner<F>) -> Claim<F> {
+        Claim {
+            slot: Arc::clone(self),
+            stamp: None,
+            known: inner.known,
+            partial: inner.partial,
+            changing: false,
+            done: false,
+            _held: held,
+        }
     }
 }
 
@@ -594,6 +601,8 @@ pub(crate) struct Claim<F> {
     slot: Arc<Slot<F>>,
     /// The stamp under which its owner asks the storage.
     stamp: Option<Stamp>,
+    /// Something is stored; nobody but its owner stores anything.
+    known: bool,
     /// What he publishes does not say what other spellings there are.
     partial: bool,
     changing: bool,
@@ -629,6 +638,9 @@ impl<F> Claim<F> {
 
     /// The value, if it is believed; with `all`, only if it tells of all spellings.
     pub(crate) fn believed(&self, all: bool) -> Option<Value<F>> {
+        if !self.known {
+            return None;
+        }
         let inner = self.slot.inner.lock();
         (inner.is_believed(self.stamp) && !(all && inner.partial)).then(|| inner.value())
     }
@@ -661,7 +673,8 @@ impl<F> Claim<F> {
     }
 
     /// Stores what was found out while the claim goes on.
-    pub(crate) fn learn(&self, value: Value<F>) {
+    pub(crate) fn learn(&mut self, value: Value<F>) {
+        self.known = value.is_known();
         let mut inner = self.slot.inner.lock();
         (inner.stamp, inner.partial) = (self.stamp.unwrap_or_default(), self.partial);
         let old = inner.store(&self.slot, value);

@@ -111,7 +111,10 @@ impl<F> SlotMap<F> {
                 Entry::Occupied(entry) => return (Arc::clone(entry.get()), 0),
                 Entry::Vacant(entry) => drop(entry.insert(Arc::clone(&made))),
             }
-            self.budget.add(table.slots.allocation_size() - before);
+            let grown = table.slots.allocation_size() - before;
+            if grown > 0 {
+                self.budget.add(grown);
+            }
         }
         dir.came(made.bytes());
         let evicted = self.relieve(dir);

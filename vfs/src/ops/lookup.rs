@@ -120,9 +120,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
         names: &[Name],
         caught_up: &mut CaughtUp,
     ) -> Result<Arc<Node<F>>> {
-        let mut above = Arc::clone(&root.link);
+        let mut above = None;
         for name in names {
-            let dir = above.node();
+            let dir = above.as_ref().unwrap_or(&root.link).node();
             let link = match self.hit(dir, name, caught_up) {
                 Some(known) => Ok(known),
                 None => self.missed(dir, name, caught_up).await.map(|looked| looked.map(|(link, _)| link)),
@@ -135,12 +135,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 Err(error) => return Err(error),
             };
             match link.node().kind() {
-                Kind::Directory => above = link,
+                Kind::Directory => above = Some(link),
                 Kind::Symlink => return Err(FsError::Symlink),
                 Kind::File | Kind::Special => return Err(FsError::PathNotFound),
             }
         }
-        Ok(Arc::clone(above.node()))
+        Ok(Arc::clone(above.as_ref().unwrap_or(&root.link).node()))
     }
 
     /// The directory that a path's last component stands in, and what that is there: [`Vfs::resolve_parent`] and
