@@ -1,5 +1,6 @@
 //! Creating a file or a directory.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +107,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     let expected = dir.expect(&name, true);
                     let disk = name.to_disk();
                     let backend = &dir.mount.backend;
-                    match contained(async { backend.create(&dir.be, &disk, &how).await }).await {
+                    let outcome = contained(pin!(async { backend.create(&dir.be, &disk, &how).await })).await;
+                    match outcome {
                         Ok((info, file)) => {
                             this.count(Count::Creates);
                             if let Some(expected) = expected {
@@ -188,7 +190,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let disk = name.to_disk();
         let mut asked = 1;
         loop {
-            match contained(self.ask_which(dir, &disk)).await {
+            let outcome = contained(pin!(self.ask_which(dir, &disk))).await;
+            match outcome {
                 Err(error) if asked == ASKS => return Err(error),
                 Err(_) => sleep(PAUSE).await,
                 told => return told,

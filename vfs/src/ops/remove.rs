@@ -1,5 +1,6 @@
 //! Removing a name: by its link, from wherever it stands now, when its deletion is pending and nobody has it open.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use crate::Vfs;
@@ -124,8 +125,10 @@ impl<F: Default + Send + 'static> Vfs<F> {
             let removed = match node.kind() {
                 // Somebody outside moved its directory: what stands in it is no longer ours to remove.
                 _ if away => Err(FsError::Stale),
-                Kind::Directory => contained(async { backend.rmdir(&place.dir.be, &disk, &key).await }).await,
-                _ => contained(async { backend.unlink(&place.dir.be, &disk, &key).await }).await,
+                Kind::Directory => {
+                    contained(pin!(async { backend.rmdir(&place.dir.be, &disk, &key).await })).await
+                }
+                _ => contained(pin!(async { backend.unlink(&place.dir.be, &disk, &key).await })).await,
             };
             match removed {
                 Ok(()) => {

@@ -4,6 +4,7 @@
 //! taken on a guess, then the names, then the guess is checked; if it was wrong all is let go of and tried again. After
 //! some misses the directories' gates are taken exclusively, so that nobody else's changes can make it miss again.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -314,15 +315,16 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 victim = target.map(|target| Arc::clone(target.node()));
                 continue;
             }
-            let marks = Marks { link: Arc::clone(link), target, done: false };
+            let mut marks = Marks { link: Arc::clone(link), target, done: false };
             let (this, to_dir, to) = (Arc::clone(self), Arc::clone(to_dir), to.clone());
             let outcome = self
                 .run(async move {
-                    let mut marks = marks;
                     guard.begin();
                     // What comes to the target's name is not told apart from a foreign move to it.
                     let expected = guard.place.dir.expect(&guard.place.name, false);
-                    match contained(this.rename_on_disk(&guard, &marks.link, &to_dir, &to)).await {
+                    let outcome =
+                        contained(pin!(this.rename_on_disk(&guard, &marks.link, &to_dir, &to))).await;
+                    match outcome {
                         Ok(name) => {
                             this.count(Count::Renames);
                             if let Some(expected) = expected {
@@ -788,7 +790,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     let disk = name.to_disk();
                     let backend = &dir.mount.backend;
                     let replace = target.is_some();
-                    match contained(async { backend.link(&*file, &dir.be, &disk, replace).await }).await {
+                    let linked =
+                        contained(pin!(async { backend.link(&*file, &dir.be, &disk, replace).await })).await;
+                    match linked {
                         Ok(()) => {
                             this.count(Count::Links);
                             mark.iter_mut().for_each(Marked::keep);

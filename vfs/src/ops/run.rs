@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -101,12 +101,13 @@ impl<T> Drop for Tell<T> {
 
 /// A call of the backend that changes something, or asks what has come of that. If it panics its outcome is unknown: who
 /// called is told so, and what it touched is settled as after any other lost answer.
-pub(crate) async fn contained<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+///
+/// It comes pinned: an argument would lie in this future twice.
+pub(crate) async fn contained<T>(mut call: Pin<&mut impl Future<Output = Result<T>>>) -> Result<T> {
     if cfg!(shuttle) {
         // A panic is how the checker, and what the models assert, end a run.
         return call.await;
     }
-    let mut call = pin!(call);
     poll_fn(|cx| {
         catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx))).unwrap_or_else(|_| {
             tracing::error!("a backend panicked; what it has done is unknown");
