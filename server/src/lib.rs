@@ -134,9 +134,19 @@ impl Server {
     }
 
     /// Serves one client until the connection ends and everything that it had is closed.
-    pub async fn serve<S>(self: &Arc<Self>, stream: S, peer: SocketAddr)
+    pub fn serve<S>(self: &Arc<Self>, stream: S, peer: SocketAddr) -> impl Future<Output = ()> + Send
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (reader, writer) = tokio::io::split(stream);
+        self.serve_halves(reader, writer, peer)
+    }
+
+    /// As [`Server::serve`], for a stream whose directions are apart already: `split` has a lock for each poll.
+    pub(crate) async fn serve_halves<R, W>(self: &Arc<Self>, reader: R, writer: W, peer: SocketAddr)
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + 'static,
     {
         let Some(slot) = self.admit(peer.ip()) else {
             tracing::info!(%peer, "refused: too many connections");
@@ -147,7 +157,6 @@ impl Server {
         // Entered and left with every poll, and kept as long as the connection: only for who looks closely. What is said at
         // higher levels names the connection itself.
         let span = tracing::debug_span!("connection", id, %peer);
-        let (reader, writer) = tokio::io::split(stream);
         let connection = Arc::new(Connection::new(id, self, peer, Box::pin(writer)));
         self.connections.insert(id, connection.clone());
         if self.is_stopping() {

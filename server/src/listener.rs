@@ -65,7 +65,8 @@ async fn accept(server: Arc<Server>, listener: Listener) {
                     tracing::debug!(%peer, %error, "socket options");
                 }
                 let server = server.clone();
-                tokio::spawn(async move { server.serve(stream, peer).await });
+                let (reader, writer) = stream.into_split();
+                tokio::spawn(async move { server.serve_halves(reader, writer, peer).await });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
