@@ -12,7 +12,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
 use shoal_protocol::smb1;
 use shoal_protocol::smb2::MessageId;
 use shoal_protocol::smb2::compound;
@@ -101,7 +100,8 @@ fn chain(
     }
     let charge = connection.budget.charge(length + requests.iter().map(Incoming::reply_size).sum::<usize>());
     let ids = Ids::of(&requests);
-    run(Job { server: server.clone(), connection: connection.clone(), encrypted, charge, requests }, ids);
+    let job = Job { server: server.clone(), connection: connection.clone(), encrypted, charge, requests };
+    run(connection, job, ids);
     Ok(())
 }
 
@@ -163,18 +163,13 @@ struct Job {
 /// chain that has to wait takes the lane with it into a task of its own.
 struct Lane {
     future: Pin<Box<dyn Future<Output = ()> + Send>>,
-    seat: Arc<Seat>,
-}
-
-/// What a lane's future shares with whoever polls it.
-#[derive(Default)]
-struct Seat {
-    state: Mutex<SeatState>,
+    /// The ticket of all its chains.
     ticket: Arc<Ticket>,
 }
 
+/// What a lane's future and whoever polls it tell each other.
 #[derive(Default)]
-enum SeatState {
+enum Seat {
     /// The last chain is done.
     #[default]
     Free,
@@ -187,63 +182,63 @@ enum SeatState {
 thread_local! {
     /// The lane of the reader that runs on this thread at present, whichever connection's.
     static LANE: Cell<Option<Lane>> = const { Cell::new(None) };
+    /// The seat in the lane that [`run`] polls at present. It needs no lock: a lane asks for its next chain only while `run`
+    /// polls it, for one that goes on in a task of its own has moved, and ends with its chain. And `run` never runs
+    /// within a chain: only a reader calls it.
+    static SEAT: Cell<Seat> = const { Cell::new(Seat::Free) };
 }
 
 impl Lane {
     fn new() -> Lane {
-        let seat = Arc::new(Seat::default());
-        Lane { future: Box::pin(lane(seat.clone())), seat }
+        let ticket = Arc::new(Ticket::default());
+        Lane { future: Box::pin(lane(ticket.clone())), ticket }
     }
 }
 
-async fn lane(seat: Arc<Seat>) {
+async fn lane(mut ticket: Arc<Ticket>) {
     loop {
-        let Job { server, connection, encrypted, charge, requests } = poll_fn(|_| seat.next()).await;
-        let mut cx = Context::new(server, connection, encrypted, seat.ticket.clone(), charge);
+        let Job { server, connection, encrypted, charge, requests } = poll_fn(|_| next_job()).await;
+        let mut cx = Context::new(server, connection, encrypted, ticket, charge);
         dispatch::chain(&mut cx, requests).await;
-        if seat.ticket.moved.load(Ordering::SeqCst) {
+        ticket = cx.ticket;
+        if ticket.moved.load(Ordering::SeqCst) {
             return;
         }
     }
 }
 
-impl Seat {
-    fn next(&self) -> Poll<Job> {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut *state, SeatState::Running) {
-            SeatState::Taken(job) => Poll::Ready(job),
-            SeatState::Free | SeatState::Running => {
-                *state = SeatState::Free;
-                Poll::Pending
-            }
+fn next_job() -> Poll<Job> {
+    match SEAT.replace(Seat::Running) {
+        Seat::Taken(job) => Poll::Ready(job),
+        seat => {
+            debug_assert!(matches!(seat, Seat::Running), "a lane was polled outside of `run`");
+            SEAT.set(Seat::Free);
+            Poll::Pending
         }
-    }
-
-    fn is_free(&self) -> bool {
-        matches!(*self.state.lock(), SeatState::Free)
     }
 }
 
 /// Polls a chain once, here; if it has to wait it goes on in a task of its own.
-fn run(job: Job, ids: Ids) {
-    let connection = job.connection.clone();
+fn run(connection: &Arc<Connection>, job: Job, ids: Ids) {
     let mut lane = LANE.take().unwrap_or_else(Lane::new);
-    *lane.seat.state.lock() = SeatState::Taken(job);
+    SEAT.set(Seat::Taken(job));
     let polled = lane.future.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
+    let seat = SEAT.take();
+    debug_assert!(!matches!(seat, Seat::Taken(_)), "the lane did not take its chain");
     if polled.is_ready() {
         return;
     }
-    let Lane { future, seat } = lane;
-    if seat.is_free() {
+    let Lane { future, ticket } = lane;
+    if matches!(seat, Seat::Free) {
         // The ticket of a chain that went async is known by a message id that is over.
-        if !seat.ticket.parked.load(Ordering::Relaxed) {
-            LANE.set(Some(Lane { future, seat }));
+        if !ticket.parked.load(Ordering::Relaxed) {
+            LANE.set(Some(Lane { future, ticket }));
         }
         return;
     }
     connection.tasks.fetch_add(1, Ordering::SeqCst);
-    connection.pending.moved(ids.as_slice(), &seat.ticket);
-    let running = Running { connection, ids };
+    connection.pending.moved(ids.as_slice(), &ticket);
+    let running = Running { connection: connection.clone(), ids };
     let task = async move {
         let _running = running;
         future.await;
