@@ -51,19 +51,25 @@ pub(crate) struct Chain {
     pub session: Option<Arc<Session>>,
     pub tree: Option<Arc<TreeConnect>>,
     pub open: RelatedOpen,
-    /// Set when the request has gone async: its final answer carries it.
-    pub async_id: Option<AsyncId>,
+    /// The ids for the header of the answer.
+    pub answer: AnswerIds,
     /// Who signs the answer, if it is signed.
     pub signer: Option<Arc<Session>>,
     /// The session that last proved itself by a signature in this chain.
     pub proven: Option<Arc<Session>>,
-    /// The ids for the header of the answer.
-    pub answer_session: SessionId,
-    pub answer_tree: TreeId,
     /// The answers so far.
     pub replies: ReplyFrame,
     /// What this chain has charged to the budgets.
     pub charge: Option<Charge>,
+}
+
+/// The ids that the header of an answer carries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AnswerIds {
+    pub session: SessionId,
+    pub tree: TreeId,
+    /// Set when the request has gone async: its final answer carries it.
+    pub asynchronous: Option<AsyncId>,
 }
 
 /// The FileId that a related request would use (3.3.5.2.7.2).
@@ -123,7 +129,7 @@ impl Context {
     /// it.
     pub(crate) fn set_session(&self, session: Arc<Session>, sign: bool) {
         let mut chain = self.chain.lock();
-        chain.answer_session = session.id;
+        chain.answer.session = session.id;
         if sign {
             chain.signer = Some(session.clone());
         }
@@ -137,13 +143,13 @@ impl Context {
 
     /// Puts `id` into the header of the answer: a session that is only being set up has no more than an id.
     pub(crate) fn set_answer_session(&self, id: SessionId) {
-        self.chain.lock().answer_session = id;
+        self.chain.lock().answer.session = id;
     }
 
     /// Makes `tree` the tree connect of this answer and of what follows. TREE_CONNECT calls it.
     pub(crate) fn set_tree(&self, tree: Arc<TreeConnect>) {
         let mut chain = self.chain.lock();
-        chain.answer_tree = tree.id;
+        chain.answer.tree = tree.id;
         chain.tree = Some(tree);
     }
 

@@ -21,7 +21,7 @@ use crate::Server;
 use crate::budget::Charge;
 use crate::command::{self, Needs, cancel};
 use crate::connection::Connection;
-use crate::context::{Chain, Context, RelatedOpen};
+use crate::context::{AnswerIds, Chain, Context, RelatedOpen};
 use crate::pending::Ticket;
 use crate::reply::{Reply, ReplyFrame};
 use crate::state::session::Session;
@@ -78,11 +78,9 @@ impl Context {
             session: None,
             tree: None,
             open: RelatedOpen::None,
-            async_id: None,
+            answer: AnswerIds { session: SessionId(0), tree: TreeId(0), asynchronous: None },
             signer: None,
             proven: None,
-            answer_session: SessionId(0),
-            answer_tree: TreeId(0),
             replies: ReplyFrame::new(encrypted.clone()),
             charge: Some(charge),
         };
@@ -118,17 +116,14 @@ pub(crate) async fn chain(cx: &mut Context, requests: Vec<Incoming>) {
         cx.command_number = number;
         cx.message = message;
         cx.orphan = first_is_related && (index == 0 || cx.related);
-        {
-            let mut chain = cx.chain.lock();
-            chain.async_id = None;
-            chain.signer = None;
-            chain.answer_session = cx.header.session_id;
-            chain.answer_tree = cx.header.tree_id();
-            if !cx.related {
-                chain.session = None;
-                chain.tree = None;
-                chain.open = RelatedOpen::None;
-            }
+        let chain = cx.chain.get_mut();
+        chain.answer =
+            AnswerIds { session: cx.header.session_id, tree: cx.header.tree_id(), asynchronous: None };
+        chain.signer = None;
+        if !cx.related {
+            chain.session = None;
+            chain.tree = None;
+            chain.open = RelatedOpen::None;
         }
         let command = cx.header.command;
         if cx.command_number == command as u16 {
@@ -143,11 +138,9 @@ pub(crate) async fn chain(cx: &mut Context, requests: Vec<Incoming>) {
             answer(cx, &reply);
         }
     }
-    let mut chain = cx.chain.lock();
-    let frame = chain.replies.take();
+    let chain = cx.chain.get_mut();
     let charge = chain.charge.take();
-    drop(chain);
-    if let Some(mut frame) = frame {
+    if let Some(mut frame) = chain.replies.take() {
         // From here on the answer is what is in flight, not the request.
         frame.charge = charge.map(|mut charge| {
             charge.set(frame.len());
@@ -184,9 +177,9 @@ async fn one(cx: &mut Context) -> Option<Reply> {
 }
 
 /// 3.3.5.2.7.2: a CREATE that failed has no FileId to give, but its status.
-fn note_failure(cx: &Context, command: Command, status: NtStatus) {
+fn note_failure(cx: &mut Context, command: Command, status: NtStatus) {
     if command == Command::Create {
-        cx.chain.lock().open = RelatedOpen::Failed(status);
+        cx.chain.get_mut().open = RelatedOpen::Failed(status);
     }
 }
 
@@ -236,10 +229,10 @@ async fn handler(cx: &Context, request: Request) -> Result<Reply, NtStatus> {
 fn prove(cx: &mut Context) -> Result<Request, NtStatus> {
     let command = cx.header.command;
     let needs = command::needs(command);
-    let mut chain = cx.chain.lock();
+    let chain = cx.chain.get_mut();
     if cx.related && !cx.orphan {
-        chain.answer_session = chain.session.as_ref().map_or(cx.header.session_id, |session| session.id);
-        chain.answer_tree = chain.tree.as_ref().map_or(cx.header.tree_id(), |tree| tree.id);
+        chain.answer.session = chain.session.as_ref().map_or(cx.header.session_id, |session| session.id);
+        chain.answer.tree = chain.tree.as_ref().map_or(cx.header.tree_id(), |tree| tree.id);
     } else if command != Command::Negotiate {
         chain.session = cx.connection.session(cx.header.session_id);
     }
@@ -258,15 +251,22 @@ fn prove(cx: &mut Context) -> Result<Request, NtStatus> {
         || cx.command_number != command as u16;
     // What inherits no session may still be signed by that of the request before, and has its refusal signed then.
     let session = match &chain.session {
-        None if fails => chain.proven.clone(),
-        session => session.clone(),
+        None if fails => chain.proven.as_ref(),
+        session => session.as_ref(),
     };
-    let verified =
-        verify(&cx.connection, &cx.header, &cx.message, cx.encrypted.is_some(), session.as_deref());
+    let signed = cx.header.is_signed();
+    let verified = verify(
+        &cx.connection,
+        &cx.header,
+        &cx.message,
+        cx.encrypted.is_some(),
+        session.map(|session| &**session),
+    );
     if verified.is_ok() {
         // An encrypted answer needs no signature, and `reply` gives it none.
-        chain.signer = session.filter(|session| cx.header.is_signed() || session.signing_required);
-        if cx.header.is_signed() {
+        chain.signer = session.filter(|session| signed || session.signing_required).cloned();
+        // Only a request that follows looks at it.
+        if signed && !cx.last {
             chain.proven = chain.signer.clone();
         }
     }
@@ -275,7 +275,7 @@ fn prove(cx: &mut Context) -> Result<Request, NtStatus> {
     }
     verified?;
     if needs >= Needs::Session {
-        let session = chain.session.clone().ok_or(NtStatus::USER_SESSION_DELETED)?;
+        let session = chain.session.as_ref().ok_or(NtStatus::USER_SESSION_DELETED)?;
         // A request before in this chain, or on another core, may have ended it.
         if session.is_closed() {
             return Err(NtStatus::USER_SESSION_DELETED);
@@ -312,7 +312,6 @@ fn prove(cx: &mut Context) -> Result<Request, NtStatus> {
     {
         chain.open = RelatedOpen::Id(id);
     }
-    drop(chain);
     check_sizes(cx, &request)?;
     Ok(request)
 }
@@ -424,26 +423,26 @@ fn check_sizes(cx: &Context, request: &Request) -> Result<(), NtStatus> {
 }
 
 /// The header of an answer: 3.3.4.1.1 to 3.3.4.1.3. `interim`: the one that says that another follows.
-pub(crate) fn answer_header(cx: &Context, chain: &Chain, status: NtStatus, interim: bool) -> Header {
+pub(crate) fn answer_header(cx: &Context, ids: AnswerIds, status: NtStatus, interim: bool) -> Header {
     let mut flags = HeaderFlags::SERVER_TO_REDIR;
     flags |= cx.header.flags & HeaderFlags::PRIORITY_MASK;
     if cx.related && !interim {
         flags |= HeaderFlags::RELATED_OPERATIONS;
     }
-    let routing = match (chain.async_id, cx.header.routing) {
+    let routing = match (ids.asynchronous, cx.header.routing) {
         (Some(id), _) => {
             flags |= HeaderFlags::ASYNC_COMMAND;
             Routing::Async(id)
         }
-        (None, Routing::Sync { process_id, .. }) => Routing::Sync { process_id, tree_id: chain.answer_tree },
-        (None, Routing::Async(_)) => Routing::Sync { process_id: 0, tree_id: chain.answer_tree },
+        (None, Routing::Sync { process_id, .. }) => Routing::Sync { process_id, tree_id: ids.tree },
+        (None, Routing::Async(_)) => Routing::Sync { process_id: 0, tree_id: ids.tree },
     };
     if status == NtStatus::USER_SESSION_DELETED && cx.header.is_signed() {
         // There is no key any more; but a client that requires signatures believes the status only with the flag.
         flags |= HeaderFlags::SIGNED;
     }
     // 3.3.4.2 and 3.3.4.3: the interim response carries the credits, the final one none.
-    let credits = match (interim, chain.async_id) {
+    let credits = match (interim, ids.asynchronous) {
         (false, Some(_)) => 0,
         // Nobody needs many requests to log in.
         _ if !cx.connection.is_logged_in() => {
@@ -460,44 +459,44 @@ pub(crate) fn answer_header(cx: &Context, chain: &Chain, status: NtStatus, inter
         next_command: 0,
         message_id: cx.header.message_id,
         routing,
-        session_id: chain.answer_session,
+        session_id: ids.session,
         signature: [0; 16],
     }
 }
 
 /// Adds the answer to those of the chain.
-fn answer(cx: &Context, reply: &Reply) {
-    let mut chain = cx.chain.lock();
-    let header = answer_header(cx, &chain, reply.status, false);
-    let signer = chain.signer.clone();
+fn answer(cx: &mut Context, reply: &Reply) {
+    let ids = cx.chain.get_mut().answer;
+    let header = answer_header(cx, ids, reply.status, false);
+    let chain = cx.chain.get_mut();
+    let signer = chain.signer.take();
     chain.replies.push(header, cx.command_number, &reply.body, signer);
-    if let Some(id) = chain.async_id {
+    if let Some(id) = ids.asynchronous {
         cx.connection.pending.answered(id);
     }
-    note_preauth(cx, &chain, reply);
-    if !cx.last && chain.replies.len() >= FRAME_REPLIES {
-        let frame = chain.replies.take();
-        drop(chain);
-        if let Some(mut frame) = frame {
-            frame.charge = Some(cx.connection.budget.charge(frame.len()));
-            cx.connection.outbox.push(frame);
-            if cx.ticket.moved.load(Ordering::SeqCst) {
-                cx.connection.outbox.flush();
-            }
+    note_preauth(&cx.connection, chain, reply);
+    if !cx.last
+        && chain.replies.len() >= FRAME_REPLIES
+        && let Some(mut frame) = chain.replies.take()
+    {
+        frame.charge = Some(cx.connection.budget.charge(frame.len()));
+        cx.connection.outbox.push(frame);
+        if cx.ticket.moved.load(Ordering::SeqCst) {
+            cx.connection.outbox.flush();
         }
     }
 }
 
 /// The answers that are part of the preauthentication hash: 3.3.5.4, 3.3.5.5.
-fn note_preauth(cx: &Context, chain: &Chain, reply: &Reply) {
-    if cx.connection.dialect() != Some(Dialect::Smb311) {
+fn note_preauth(connection: &Connection, chain: &Chain, reply: &Reply) {
+    if connection.dialect() != Some(Dialect::Smb311) {
         return;
     }
     let update = |hash: &mut PreauthHash| hash.update(chain.replies.last_message());
     match &reply.body {
-        Response::Negotiate(_) => update(&mut cx.connection.preauth.lock()),
+        Response::Negotiate(_) => update(&mut connection.preauth.lock()),
         Response::SessionSetup(_) if reply.status == NtStatus::MORE_PROCESSING_REQUIRED => {
-            if let Some(handshake) = cx.connection.handshakes.lock().get_mut(&chain.answer_session) {
+            if let Some(handshake) = connection.handshakes.lock().get_mut(&chain.answer.session) {
                 update(&mut handshake.preauth);
             }
         }

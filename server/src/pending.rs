@@ -197,13 +197,13 @@ impl Context {
 
     /// Whether the request has gone async.
     pub fn is_async(&self) -> bool {
-        self.chain.lock().async_id.is_some()
+        self.chain.lock().answer.asynchronous.is_some()
     }
 
     /// Sends the interim response, once.
     pub(crate) fn go_async(&self) -> Result<(), NtStatus> {
         let mut chain = self.chain.lock();
-        if chain.async_id.is_some() {
+        if chain.answer.asynchronous.is_some() {
             return Ok(());
         }
         if !self.last {
@@ -232,11 +232,11 @@ impl Context {
         if let Some(status) = ended {
             self.ticket.interrupt(self.header.message_id, status);
         }
-        chain.async_id = Some(id);
+        chain.answer.asynchronous = Some(id);
         let earlier = chain.replies.take();
         // MS-SMB2 3.3.4.2: "The server SHOULD NOT sign an interim response"; an encrypted request's is encrypted.
         let mut interim = ReplyFrame::new(self.encrypted.clone());
-        let header = dispatch::answer_header(self, &chain, NtStatus::PENDING, true);
+        let header = dispatch::answer_header(self, chain.answer, NtStatus::PENDING, true);
         interim.push(header, self.command_number, &Response::Error(ErrorResponse::empty()), None);
         // What a waiting request holds is bounded by its own limits: it does not count as in flight.
         if let Some(charge) = &mut chain.charge {
