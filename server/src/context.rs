@@ -101,19 +101,16 @@ impl Context {
     /// FILE_CLOSED if there is none (3.3.5.12 and the others), INVALID_HANDLE if the request before has none to give, and
     /// the status of the CREATE before it that failed.
     pub fn open(&self, id: FileId) -> Result<Arc<Open>, NtStatus> {
-        let (session, tree, id) = {
-            let mut chain = self.chain.lock();
-            let id = match (self.related, chain.open) {
-                (false, _) => id,
-                (true, RelatedOpen::Id(id)) => id,
-                (true, RelatedOpen::None) => return Err(NtStatus::INVALID_HANDLE),
-                (true, RelatedOpen::Failed(status)) => return Err(status),
-            };
-            chain.open = RelatedOpen::Id(id);
-            (chain.session.clone(), chain.tree.clone(), id)
+        let mut chain = self.chain.lock();
+        let id = match (self.related, chain.open) {
+            (false, _) => id,
+            (true, RelatedOpen::Id(id)) => id,
+            (true, RelatedOpen::None) => return Err(NtStatus::INVALID_HANDLE),
+            (true, RelatedOpen::Failed(status)) => return Err(status),
         };
-        let session = session.ok_or(NtStatus::USER_SESSION_DELETED)?;
-        let tree = tree.ok_or(NtStatus::NETWORK_NAME_DELETED)?;
+        chain.open = RelatedOpen::Id(id);
+        let session = chain.session.as_ref().ok_or(NtStatus::USER_SESSION_DELETED)?;
+        let tree = chain.tree.as_ref().ok_or(NtStatus::NETWORK_NAME_DELETED)?;
         session
             .open(id.volatile)
             .filter(|open| open.id == id && open.tree.id == tree.id)
