@@ -47,6 +47,8 @@ pub struct Session {
     keys: Option<Keys>,
     user: RwLock<Arc<User>>,
     expires: RwLock<Option<Instant>>,
+    /// Whether `expires` is set, for every request to see without a lock. It changes under the lock.
+    expiring: AtomicBool,
     next_tree: AtomicU32,
     open_count: AtomicUsize,
     closed: AtomicBool,
@@ -185,6 +187,7 @@ impl Session {
             opens: OnceLock::new(),
             keys: parts.keys,
             user: RwLock::new(Arc::new(parts.user)),
+            expiring: AtomicBool::new(parts.expires.is_some()),
             expires: RwLock::new(parts.expires),
             next_tree: AtomicU32::new(1),
             open_count: AtomicUsize::new(0),
@@ -224,7 +227,7 @@ impl Session {
 
     /// Whether there is a time after which it has to authenticate again.
     pub fn has_expiry(&self) -> bool {
-        self.expires.read().is_some()
+        self.expiring.load(Ordering::Acquire)
     }
 
     /// Whether it has to authenticate again before it can go on.
@@ -235,12 +238,18 @@ impl Session {
     /// The user has authenticated again (3.3.5.5.3): keys and tables stay.
     pub fn reauthenticated(&self, user: User, expires: Option<Instant>) {
         *self.user.write() = Arc::new(user);
-        *self.expires.write() = expires;
+        self.set_expiry(expires);
     }
 
     /// Makes the session need a new authentication from `when` on.
     pub fn expire_at(&self, when: Instant) {
-        *self.expires.write() = Some(when);
+        self.set_expiry(Some(when));
+    }
+
+    fn set_expiry(&self, when: Option<Instant>) {
+        let mut expires = self.expires.write();
+        *expires = when;
+        self.expiring.store(when.is_some(), Ordering::Release);
     }
 
     /// Whether it has ended.
