@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -242,6 +242,7 @@ impl Connection {
     pub(crate) async fn run<R: AsyncRead + Unpin>(self: &Arc<Self>, server: &Arc<Server>, mut reader: R) {
         let mut input = Input::default();
         let mut clock = Clock::new(self.created);
+        let mut told = None;
         loop {
             let frame_missing = match self.take_frames(server, &mut input.buffer) {
                 Ok(missing) => missing,
@@ -250,7 +251,7 @@ impl Connection {
                     return;
                 }
             };
-            match self.wait(&mut reader, &mut input, frame_missing, &mut clock).await {
+            match self.wait(&mut reader, &mut input, frame_missing, &mut clock, &mut told).await {
                 Event::Received | Event::Room => {}
                 Event::Idle => input = Input::default(),
                 Event::Ended => return,
@@ -305,17 +306,22 @@ impl Connection {
         }
     }
 
-    /// Waits for what comes first. `missing` is what [`take_frames`](Self::take_frames) said.
+    /// Waits for what comes first. `missing` is what [`take_frames`](Self::take_frames) said, `told` the waker that the
+    /// outbox has: it is seldom another one, and to look into the outbox takes a lock.
     async fn wait<R: AsyncRead + Unpin>(
         self: &Arc<Self>,
         reader: &mut R,
         input: &mut Input,
         missing: Option<usize>,
         clock: &mut Clock,
+        told: &mut Option<Waker>,
     ) -> Event {
         let whole_waits = missing == Some(0);
         poll_fn(|cx| {
-            self.outbox.set_task(cx.waker());
+            if !told.as_ref().is_some_and(|told| told.will_wake(cx.waker())) {
+                self.outbox.set_task(cx.waker());
+                *told = Some(cx.waker().clone());
+            }
             if self.is_ending() {
                 return Poll::Ready(Event::Ended);
             }

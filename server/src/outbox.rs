@@ -79,10 +79,7 @@ impl Outbox {
 
     /// Sets whom to wake for a write that has to wait, and for anything else that the connection's task must see.
     pub(crate) fn set_task(&self, waker: &Waker) {
-        let mut task = self.task.lock();
-        if !task.as_ref().is_some_and(|task| task.will_wake(waker)) {
-            *task = Some(waker.clone());
-        }
+        *self.task.lock() = Some(waker.clone());
     }
 
     /// Wakes the connection's task.
