@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ahash::RandomState;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use shoal_protocol::NtStatus;
 use shoal_protocol::crypto::{Cipher, PreauthHash, SigningAlgorithm};
@@ -288,7 +288,7 @@ impl Connection {
                 return Ok(Some(0));
             }
             let mut payload = buffer.split_to(whole);
-            let _ = payload.split_to(frame::HEADER);
+            payload.advance(frame::HEADER);
             receive::frame(server, self, payload)?;
             if self.outbox.bytes() >= WRITE_AT {
                 self.outbox.flush();
