@@ -125,6 +125,9 @@ impl Budget {
     }
 }
 
+/// A charge that is too large by less is left as it is until all of it is given back: see [`Charge::settle`].
+const SLACK: usize = 4096;
+
 /// Bytes that are charged until this is dropped.
 #[derive(Debug)]
 pub struct Charge {
@@ -143,6 +146,14 @@ impl Charge {
             self.budget.release(self.bytes - bytes);
         }
         self.bytes = bytes;
+    }
+
+    /// Makes it a charge of `bytes`, or a little more: what is left will go soon, and to give a little back before is not
+    /// worth its price.
+    pub fn settle(&mut self, bytes: usize) {
+        if bytes > self.bytes || self.bytes - bytes >= SLACK {
+            self.set(bytes);
+        }
     }
 }
 
@@ -202,5 +213,19 @@ mod tests {
         assert!(b.has_room());
         one.set(0);
         assert_eq!(total.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_settled_charge_is_never_too_small_and_little_too_large() {
+        let total = TotalBudget::new(100_000);
+        let budget = Budget::new(100_000, total.clone());
+        let mut charge = budget.charge(10_000);
+        for (bytes, charged) in [(9_000, 10_000), (12_000, 12_000), (7_905, 12_000), (7_904, 7_904), (0, 0)] {
+            charge.settle(bytes);
+            assert_eq!((budget.in_flight(), total.in_flight()), (charged, charged));
+        }
+        charge.settle(1);
+        drop(charge);
+        assert_eq!((budget.in_flight(), total.in_flight()), (0, 0));
     }
 }

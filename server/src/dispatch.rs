@@ -143,7 +143,7 @@ pub(crate) async fn chain(cx: &mut Context, requests: Vec<Incoming>) {
     if let Some(mut frame) = chain.replies.take() {
         // From here on the answer is what is in flight, not the request.
         frame.charge = charge.map(|mut charge| {
-            charge.set(frame.len());
+            charge.settle(frame.len());
             charge
         });
         cx.connection.outbox.push(frame);
