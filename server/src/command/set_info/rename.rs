@@ -197,10 +197,11 @@ async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<
     }
     target.check_read_only(cx, &disk.link, &to_dir, &to, &mut caught_up).await?;
 
-    let server = cx.server.clone();
+    // Only a directory's opens are looked for in the whole server.
+    let server = (disk.node().kind() == Kind::Directory).then(|| cx.server.clone());
     let rules = Target { name: &[], ..target };
     let admit = move |view: &mut RenameView<'_, NodeState>| {
-        admit_rename(&server, rules, view)?;
+        admit_rename(server.as_deref(), rules, view)?;
         Ok(Seen::of(view))
     };
     let vfs = &cx.server.vfs;
@@ -233,9 +234,9 @@ fn require_parent(dir: &Node<NodeState>) -> Result<(), NtStatus> {
     Ok(())
 }
 
-/// What decides, under the opens of both names, just before the storage is asked.
+/// What decides, under the opens of both names, just before the storage is asked. `server` is given for a directory.
 fn admit_rename(
-    server: &Server,
+    server: Option<&Server>,
     rules: Target<'_>,
     view: &mut RenameView<'_, NodeState>,
 ) -> Result<(), NtStatus> {
@@ -253,7 +254,7 @@ fn admit_rename(
     {
         return Err(NtStatus::ACCESS_DENIED);
     }
-    if source.kind() == Kind::Directory && is_open_below(server, source) {
+    if server.is_some_and(|server| is_open_below(server, source)) {
         return Err(NtStatus::ACCESS_DENIED);
     }
     Ok(())
