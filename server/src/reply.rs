@@ -146,7 +146,8 @@ impl ReplyFrame {
         }
         self.sign();
         self.messages = 0;
-        let mut buffer = self.buffer.split();
+        // Not `split`: the buffer would have two owners then, and count them.
+        let mut buffer = std::mem::take(&mut self.buffer);
         let mut tail = std::mem::take(&mut self.tail);
         let prefix = frame::prefix(buffer.len() - frame::HEADER + tail.len());
         buffer[..frame::HEADER].copy_from_slice(&prefix);
