@@ -126,9 +126,6 @@ pub(crate) async fn chain(cx: &mut Context, requests: Vec<Incoming>) {
             chain.open = RelatedOpen::None;
         }
         let command = cx.header.command;
-        if cx.command_number == command as u16 {
-            cx.connection.metrics.count(command);
-        }
         let reply = one(cx).await;
         if cx.connection.is_ending() {
             return;

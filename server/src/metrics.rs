@@ -26,9 +26,10 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
-    /// One more request.
+    /// One more request. Only the connection's reader counts them, so that nothing can come between the two steps.
     pub(crate) fn count(&self, command: Command) {
-        self.requests[command as usize].fetch_add(1, Ordering::Relaxed);
+        let count = &self.requests[command as usize];
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// One more answer.

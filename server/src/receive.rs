@@ -98,6 +98,11 @@ fn chain(
         connection.metrics.count(Command::Cancel);
         return Ok(());
     }
+    for Incoming { header, number, .. } in &requests {
+        if *number == header.command as u16 {
+            connection.metrics.count(header.command);
+        }
+    }
     let charge = connection.budget.charge(length + requests.iter().map(Incoming::reply_size).sum::<usize>());
     let ids = Ids::of(&requests);
     let job = Job { server: server.clone(), connection: connection.clone(), encrypted, charge, requests };
