@@ -117,6 +117,11 @@ impl<F> Link<F> {
         self.place_now().map(|place| (place.dir, place.name))
     }
 
+    /// Whether the name stands in `dir`.
+    pub fn is_in(&self, dir: &Node<F>) -> bool {
+        self.place_cell().lock().as_ref().is_some_and(|place| place.dir.id() == dir.id())
+    }
+
     /// The name as it is spelled on the disk. `None`: a share's root.
     pub fn name(&self) -> Option<Name> {
         self.spelling()

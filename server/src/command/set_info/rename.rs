@@ -187,9 +187,11 @@ async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<
     let root = open.tree.share.root().ok_or(NtStatus::INVALID_DEVICE_REQUEST)?;
     let mut caught_up = CaughtUp::default();
     let (to_dir, to) = target.resolve(cx, root, &mut caught_up).await?;
-    let Some((from_dir, _)) = disk.link.place() else { return Err(NtStatus::ACCESS_DENIED) };
-    require_parent(&from_dir)?;
-    if from_dir.id() != to_dir.id() {
+    if disk.link.is_in(&to_dir) {
+        require_parent(&to_dir)?;
+    } else {
+        let Some((from_dir, _)) = disk.link.place() else { return Err(NtStatus::ACCESS_DENIED) };
+        require_parent(&from_dir)?;
         require_parent(&to_dir)?;
         if to_dir.is_delete_pending() {
             return Err(NtStatus::DELETE_PENDING);
@@ -199,15 +201,19 @@ async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<
 
     // Only a directory's opens are looked for in the whole server.
     let server = (disk.node().kind() == Kind::Directory).then(|| cx.server.clone());
+    // Who begins to watch while the name is being moved may be told of it or not.
+    let is_watched = cx.server.watching.any();
     let rules = Target { name: &[], ..target };
     let admit = move |view: &mut RenameView<'_, NodeState>| {
         admit_rename(server.as_deref(), rules, view)?;
-        Ok(Seen::of(view))
+        Ok(is_watched.then(|| Seen::of(view)))
     };
     let vfs = &cx.server.vfs;
     let renamed = vfs.rename_within(&disk.link, &to_dir, &to, target.replace, admit, &mut caught_up).await;
     let seen = renamed.map_err(|error| refusal(error, target.posix))?;
-    announce_moved(&cx.server, disk, seen, &to_dir, &to);
+    if let Some(seen) = seen {
+        announce_moved(&cx.server, disk, seen, &to_dir, &to);
+    }
     Ok(())
 }
 
