@@ -317,6 +317,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             }
             let mut marks = Marks { link: Arc::clone(link), target, done: false };
             let (this, to_dir, to) = (Arc::clone(self), Arc::clone(to_dir), to.clone());
+            let is_proven = guard.expect.is_none();
             let outcome = self
                 .run(async move {
                     guard.begin();
@@ -358,6 +359,8 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 .await?;
             match outcome {
                 Ok(()) => return Ok(admitted),
+                // Nothing was believed of the name, and it is not the link's.
+                Err(FsError::NotFound) if !is_proven => return Err(FsError::NotFound.into()),
                 // What was stored was wrong, and is forgotten now: once more.
                 Err(
                     error @ (FsError::Exists | FsError::Stale | FsError::NotFound | FsError::NotADirectory),
