@@ -14,6 +14,7 @@
 //! holds the locks of both directories.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use ahash::RandomState;
 
@@ -38,15 +39,17 @@ impl Place {
 /// Something was moved to a name.
 struct Arrival {
     name: DiskName,
-    /// Unknown where nobody watches the directory, or where the two halves were not read together.
-    from: Option<Place>,
+    from: Origin,
 }
+
+/// Where something came from: unknown where nobody watches the directory, or where the two halves were not read together.
+type Origin = Option<Place>;
 
 /// Something was moved away from a name, and where to is not read yet.
 struct Departure {
     from: Place,
-    /// The last change before this was that something came to the name. This half is held back then.
-    after: Option<Arrival>,
+    /// The last change before this was that something came to the name, from there. This half is held back then.
+    after: Option<Origin>,
 }
 
 #[derive(Default)]
@@ -63,9 +66,15 @@ impl Moves {
     pub(super) fn told(&mut self, change: Change<'_>, cookie: Cookie, each: &mut dyn FnMut(Change<'_>)) {
         match change {
             Change::MovedFrom(watch, name) => {
-                let before = self.known.insert(watch, None);
-                let is_first = before.is_none();
-                let after = before.flatten().filter(|arrival| arrival.name.as_bytes() == name);
+                let (is_first, before) = match self.known.entry(watch) {
+                    Entry::Occupied(mut last) => (false, last.get_mut().take()),
+                    Entry::Vacant(none) => {
+                        none.insert(None);
+                        (true, None)
+                    }
+                };
+                let before = before.filter(|arrival| arrival.name.as_bytes() == name);
+                let after = before.map(|arrival| arrival.from);
                 if after.is_none() {
                     each(if is_first { Change::Unsure(watch, name) } else { change });
                 }
@@ -111,7 +120,7 @@ impl Departure {
     fn release(&self, to: Option<(WatchId, &[u8])>, each: &mut dyn FnMut(Change<'_>)) {
         let Some(after) = &self.after else { return };
         let (watch, name) = (self.from.watch, self.from.name.as_bytes());
-        let is_elsewhere = match (&after.from, to) {
+        let is_elsewhere = match (after, to) {
             (Some(from), Some((watch, name))) => from.watch != watch || from.name.as_bytes() != name,
             _ => false,
         };
