@@ -416,11 +416,9 @@ impl<F> Indexes<F> {
         }
     }
 
-    /// A moment, for telling what was used longer ago. Two at once may get the same: that tells enough.
+    /// A moment, for telling what was used longer ago, and one filling from another.
     fn tick(&self) -> u64 {
-        let now = self.clock.load(Ordering::Relaxed) + 1;
-        self.clock.store(now, Ordering::Relaxed);
-        now
+        self.clock.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The index of a directory takes so many bytes instead of so many. Called with it locked.
