@@ -201,19 +201,15 @@ async fn rename_to(cx: &Context, open: &Open, disk: &DiskObject, target: Target<
 
     // Only a directory's opens are looked for in the whole server.
     let server = (disk.node().kind() == Kind::Directory).then(|| cx.server.clone());
-    // Who begins to watch while the name is being moved may be told of it or not.
-    let is_watched = cx.server.watching.any();
     let rules = Target { name: &[], ..target };
     let admit = move |view: &mut RenameView<'_, NodeState>| {
         admit_rename(server.as_deref(), rules, view)?;
-        Ok(is_watched.then(|| Seen::of(view)))
+        Ok(Seen::of(view))
     };
     let vfs = &cx.server.vfs;
     let renamed = vfs.rename_within(&disk.link, &to_dir, &to, target.replace, admit, &mut caught_up).await;
     let seen = renamed.map_err(|error| refusal(error, target.posix))?;
-    if let Some(seen) = seen {
-        announce_moved(&cx.server, disk, seen, &to_dir, &to);
-    }
+    announce_moved(&cx.server, disk, seen, &to_dir, &to);
     Ok(())
 }
 
