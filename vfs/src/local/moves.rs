@@ -52,6 +52,10 @@ struct Departure {
     after: Option<Origin>,
 }
 
+/// How many of the last first halves a second half is looked for among. It comes next, but for those of other directories that
+/// other processors tell just then; one that is not found came from nobody knows where.
+const RECENT: usize = 64;
+
 #[derive(Default)]
 pub(super) struct Moves {
     /// The directories of which a change was read since they are watched, and since changes were lost; with what came, if
@@ -82,8 +86,9 @@ impl Moves {
             }
             Change::MovedTo(watch, name) => {
                 // The last of that cookie: the numbers go round.
-                let at = self.departures.iter().rposition(|(other, _)| *other == cookie);
-                let from = at.map(|at| {
+                let recent = self.departures.len().saturating_sub(RECENT);
+                let at = self.departures[recent..].iter().rposition(|(other, _)| *other == cookie);
+                let from = at.map(|at| recent + at).map(|at| {
                     let (_, departure) = self.departures.swap_remove(at);
                     departure.release(Some((watch, name)), each);
                     departure.from
@@ -220,6 +225,23 @@ mod tests {
         assert_eq!(read(&mut moves, &on[..1]), ["?1b"]);
         assert_eq!(read(&mut moves, &on[1..]), ["+1c"]);
         // And so it is not known where that came from.
+        assert_eq!(read(&mut moves, &rename((1, "c"), (1, "d"), 9)), ["?1c", "+1d"]);
+    }
+
+    #[test]
+    fn a_half_that_is_far_away_is_nobody_s() {
+        let away: Vec<_> =
+            (0..RECENT as Cookie).map(|cookie| (Change::MovedFrom(2, b"y"), 100 + cookie)).collect();
+        let (there, back) = (rename((1, "a"), (1, "b"), 7), rename((1, "b"), (1, "c"), 8));
+        let mut moves = known();
+        read(&mut moves, &there);
+        let near = [&back[..1], &away[1..], &back[1..]].concat();
+        assert_eq!(read(&mut moves, &near).last().unwrap(), "+1c");
+        assert_eq!(read(&mut moves, &rename((1, "c"), (1, "d"), 9)), ["-1c", "+1d"]);
+        let mut moves = known();
+        read(&mut moves, &there);
+        let far = [&back[..1], &away[..], &back[1..]].concat();
+        assert_eq!(read(&mut moves, &far).last().unwrap(), "?1b");
         assert_eq!(read(&mut moves, &rename((1, "c"), (1, "d"), 9)), ["?1c", "+1d"]);
     }
 
