@@ -576,9 +576,12 @@ async fn sees_foreign_changes(bed: &Bed) {
     assert_eq!(bed.vfs.open(&mine, OpenHow::default()).await.err(), Some(FsError::Stale));
     let now = bed.find(&top, "y").await.expect("is there");
     assert_eq!(now.node().key(), other.metadata.key);
-    // What is renamed by its link is that object or nothing.
-    let renamed = bed.rename(&mine, &top, "w", false).await;
-    assert_eq!(renamed, Err(RenameError::Fs(FsError::NotFound)));
+    // What is renamed by its link is that object or nothing, also to a name that is taken, in another case, and to its own.
+    bed.file(&top, "taken").await;
+    for to in ["w", "taken", "Y", "y"] {
+        let renamed = bed.rename(&mine, &top, to, false).await;
+        assert_eq!(renamed, Err(RenameError::Fs(FsError::NotFound)), "{to}");
+    }
     assert!(bed.find(&top, "w").await.is_none());
     // Renamed: the link follows when it is found.
     backend

@@ -289,7 +289,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 return admit(&mut view).map_err(RenameError::Refused);
             }
             if guard.target.is_some() && !replace {
-                return Err(FsError::Exists.into());
+                let is_there = match &guard.expect {
+                    Some(key) => {
+                        let from = guard.place.name.to_disk();
+                        self.ask_which(&guard.place.dir, &from).await? == Some(*key)
+                    }
+                    None => true,
+                };
+                return Err(if is_there { FsError::Exists.into() } else { FsError::NotFound.into() });
             }
             let target = guard.target.clone();
             let moving = MovingDirectory::new(self, link.node());
@@ -315,11 +322,13 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 victim = target.map(|target| Arc::clone(target.node()));
                 continue;
             }
-            let mut marks = Marks { link: Arc::clone(link), target, done: false };
+            let marks = Marks { link: Arc::clone(link), target, done: false };
             let (this, to_dir, to) = (Arc::clone(self), Arc::clone(to_dir), to.clone());
             let is_proven = guard.expect.is_none();
             let outcome = self
                 .run(async move {
+                    // Here, so that they end before the guard.
+                    let mut marks = marks;
                     guard.begin();
                     // What comes to the target's name is not told apart from a foreign move to it.
                     let expected = guard.place.dir.expect(&guard.place.name, false);
@@ -486,6 +495,16 @@ impl<F: Default + Send + 'static> Vfs<F> {
             // Before a change of case alone all other spellings are looked at.
             None => self.value(to_dir, to, &mut from, true, caught_up).await?,
         };
+        // The name itself was looked up just now, and nothing else will be.
+        if is_one_slot
+            && expect.is_some()
+            && !target_value
+                .links()
+                .iter()
+                .any(|known| known.node().id() == node.id() && known.is_at(&place.dir, &place.name))
+        {
+            return Err(FsError::NotFound);
+        }
         let others = || target_value.links().iter().filter(|other| !Arc::ptr_eq(other, link));
         let target = others().find(|other| other.is_at(to_dir, to)).or_else(|| others().next()).cloned();
         let spelling = target.as_ref().and_then(|target| target.spelling_in(to_dir, to));
