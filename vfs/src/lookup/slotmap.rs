@@ -97,29 +97,25 @@ impl<F> SlotMap<F> {
     /// The slot, made if it is not there. The second value: how many were evicted for it.
     pub(crate) fn find_or_make(&self, dir: &Arc<Siblings>, fold: &FoldedName) -> (Arc<Slot<F>>, usize) {
         let sought = &Folded::of(fold);
+        if let Some(found) = self.find_folded(dir, sought) {
+            found.touch();
+            return (found, 0);
+        }
         let hash = self.hash(dir, sought);
-        let made = {
-            // Who wants to change a name, or asks the storage for it, can do without the readers' company: it is one look
-            // this way, and most such names are new.
-            let mut table = self.shards[shard_of(hash)].0.write();
+        let shard = &self.shards[shard_of(hash)].0;
+        let made = Arc::new(Slot::new(dir, fold.clone()));
+        {
+            let mut table = shard.write();
             let before = table.slots.allocation_size();
-            let made = match table.slots.entry(hash, |slot| slot.is(dir, sought), |slot| self.hash_of(slot)) {
-                Entry::Occupied(entry) => {
-                    entry.get().touch();
-                    return (Arc::clone(entry.get()), 0);
-                }
-                Entry::Vacant(entry) => {
-                    let made = Arc::new(Slot::new(dir, fold.clone()));
-                    entry.insert(Arc::clone(&made));
-                    made
-                }
-            };
+            match table.slots.entry(hash, |slot| slot.is(dir, sought), |slot| self.hash_of(slot)) {
+                Entry::Occupied(entry) => return (Arc::clone(entry.get()), 0),
+                Entry::Vacant(entry) => drop(entry.insert(Arc::clone(&made))),
+            }
             let grown = table.slots.allocation_size() - before;
             if grown > 0 {
                 self.budget.add(grown);
             }
-            made
-        };
+        }
         dir.came(made.bytes());
         let evicted = self.relieve(dir);
         (made, evicted)
