@@ -184,32 +184,16 @@ impl<F> Watching<F> {
 
     /// `last` is the directory of the change before: most come in rows.
     fn apply(&self, slots: &SlotMap<F>, change: Change<'_>, last: &mut Last<F>) {
-        let (watch, disk, present, may_be_ours) = match change {
-            Change::Created(watch, disk) => (watch, disk, Some(true), true),
-            Change::MovedTo(watch, disk) => (watch, disk, Some(true), false),
-            Change::Removed(watch, disk) | Change::MovedFrom(watch, disk) => (watch, disk, Some(false), true),
-            Change::Unsure(watch, disk) => (watch, disk, None, true),
-            Change::Moved(_) | Change::Ended(_) | Change::Lost => {
-                *last = None;
-                return self.apply_to_watch(slots, change);
-            }
-        };
-        if last.as_ref().is_none_or(|(known, _)| *known != watch) {
-            *last = self.node(watch).map(|node| (watch, node));
+        if matches!(change, Change::Moved(_) | Change::Ended(_) | Change::Lost) {
+            *last = None;
         }
-        if let Some((_, node)) = last {
-            self.name_changed(slots, node, (watch, disk), present, may_be_ours);
-        }
-    }
-
-    /// A change that is of no name.
-    fn apply_to_watch(&self, slots: &SlotMap<F>, change: Change<'_>) {
         match change {
-            Change::Created(..)
-            | Change::MovedTo(..)
-            | Change::Removed(..)
-            | Change::MovedFrom(..)
-            | Change::Unsure(..) => {}
+            Change::Created(watch, disk) => self.name_changed(slots, last, (watch, disk), Some(true), true),
+            Change::MovedTo(watch, disk) => self.name_changed(slots, last, (watch, disk), Some(true), false),
+            Change::Removed(watch, disk) | Change::MovedFrom(watch, disk) => {
+                self.name_changed(slots, last, (watch, disk), Some(false), true);
+            }
+            Change::Unsure(watch, disk) => self.name_changed(slots, last, (watch, disk), None, true),
             Change::Moved(watch) => {
                 // Told by the directory that it stood in as well, if that is watched.
                 let Some(node) = self.node(watch) else { return };
@@ -247,11 +231,15 @@ impl<F> Watching<F> {
     fn name_changed(
         &self,
         slots: &SlotMap<F>,
-        node: &Arc<Node<F>>,
+        last: &mut Last<F>,
         (watch, disk): (WatchId, &[u8]),
         present: Option<bool>,
         may_be_ours: bool,
     ) {
+        if last.as_ref().is_none_or(|(known, _)| *known != watch) {
+            *last = self.node(watch).map(|node| (watch, node));
+        }
+        let Some((_, node)) = last else { return };
         let name = Name::from_disk(disk);
         let fold = node.mount.fold.fold(&name);
         node.index_told(&fold, disk, present);
