@@ -14,6 +14,7 @@ pub mod connection;
 pub mod context;
 pub mod convert;
 pub mod listener;
+pub mod loops;
 pub mod metrics;
 pub mod misbehaved;
 pub mod name;
@@ -49,6 +50,7 @@ use tracing::Instrument;
 use crate::budget::TotalBudget;
 use crate::config::Settings;
 use crate::connection::Connection;
+use crate::loops::Loops;
 use crate::metrics::Counts;
 use crate::misbehaved::Misbehaved;
 use crate::share::{ShareError, Shares};
@@ -77,6 +79,8 @@ pub struct Server {
     pub started: Instant,
     pub(crate) open_count: AtomicUsize,
     pub(crate) budget: Arc<TotalBudget>,
+    /// Who serves what [`Server::listen`] accepts.
+    pub(crate) loops: Loops,
     per_address: DashMap<IpAddr, usize>,
     next_connection: AtomicU64,
     /// Session ids go on from a random one in random-looking steps.
@@ -113,6 +117,7 @@ impl Server {
             started: Instant::now(),
             open_count: AtomicUsize::new(0),
             budget: TotalBudget::new(settings.limits.reply_budget_total),
+            loops: Loops::new(),
             per_address: DashMap::new(),
             next_connection: AtomicU64::new(1),
             session_base: crypto::random_id() as u32,

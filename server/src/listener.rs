@@ -45,7 +45,7 @@ impl Listener {
 }
 
 impl Server {
-    /// Serves whoever comes to `listener`, in tasks of their own, until the server is drained.
+    /// Serves whoever comes to `listener`, on threads of the server's own ([`crate::loops`]), until it is drained.
     pub fn listen(self: &Arc<Self>, listener: Listener) {
         let server = self.clone();
         let span = tracing::info_span!("listener", address = %listener.address);
@@ -64,9 +64,9 @@ async fn accept(server: Arc<Server>, listener: Listener) {
                 if let Err(error) = prepare(&stream) {
                     tracing::debug!(%peer, %error, "socket options");
                 }
-                let server = server.clone();
-                let (reader, writer) = stream.into_split();
-                tokio::spawn(async move { server.serve_halves(reader, writer, peer).await });
+                if let Err(error) = hand_over(&server, stream, peer) {
+                    tracing::warn!(%peer, %error, "cannot serve");
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept");
@@ -74,6 +74,25 @@ async fn accept(server: Arc<Server>, listener: Listener) {
             }
         }
     }
+}
+
+/// Gives a connection to one of the server's threads: from then on it is that thread's alone.
+fn hand_over(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    // Whoever waits for it has to be the thread that serves it.
+    let stream = stream.into_std()?;
+    let (thread, place) = server.loops.place()?;
+    let server = server.clone();
+    thread.spawn(async move {
+        let _place = place;
+        match TcpStream::from_std(stream) {
+            Ok(stream) => {
+                let (reader, writer) = stream.into_split();
+                server.serve_halves(reader, writer, peer).await;
+            }
+            Err(error) => tracing::warn!(%peer, %error, "cannot serve"),
+        }
+    });
+    Ok(())
 }
 
 /// Replies leave at once, and a peer that is gone without a word is found out.

@@ -69,7 +69,8 @@ fn run(settings: Settings, announcement: String, reread: Reread) -> Result<(), F
         Ok(limit) => tracing::debug!(limit, "descriptors"),
         Err(error) => tracing::warn!(%error, "the limit of descriptors stays as it is"),
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // It listens, to clients, signals and orders. Who is accepted is served by threads of the server's own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::run_time(format!("no threads: {}", reason(&error))))?;
     let ended = runtime.block_on(supervise(settings, announcement, reread));
     // A call to a file system that hangs must not keep the program.

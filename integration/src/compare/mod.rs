@@ -137,8 +137,8 @@ impl FileSystem {
 
 /// Logged-in clients that do nothing, to see what one more costs.
 const IDLE_CLIENTS: usize = 100;
-/// Those that come before: what a server does for the first ones it does once.
-const FIRST_CLIENTS: usize = 10;
+/// Those that come before: what a server does for the first ones it does once, and Shoal has threads for up to 32.
+const FIRST_CLIENTS: usize = 40;
 /// A connection gives its buffers back when it has been idle for some seconds.
 const IDLE_TIME: Duration = Duration::from_secs(8);
 /// What the longer run multiplies a turn's operations by.
