@@ -3,7 +3,7 @@
 //! A thread that counts has a seat, as long as there is a free one: nobody else writes to its numbers, so that it adds to
 //! them without an atomic addition, which each hit would have to pay. Those without a seat share one set of numbers.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 
 /// What has been done since the start, and what there is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,29 +69,34 @@ pub(crate) enum Count {
 }
 
 const KINDS: usize = Count::Evictions as usize + 1;
-const SEATS: usize = u32::BITS as usize;
+pub(crate) const SEATS: usize = u64::BITS as usize;
 
 /// Numbers on cache lines of their own.
 #[repr(align(128))]
 #[derive(Default)]
 struct Numbers([AtomicU64; KINDS]);
 
-#[derive(Default)]
 pub(crate) struct Counts {
     of_seats: [Numbers; SEATS],
     of_others: Numbers,
 }
 
-/// Which seats are taken, a bit each.
-struct Seats(AtomicU32);
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts { of_seats: std::array::from_fn(|_| Numbers::default()), of_others: Numbers::default() }
+    }
+}
 
-static SEATS_TAKEN: Seats = Seats(AtomicU32::new(0));
+/// Which seats are taken, a bit each.
+struct Seats(AtomicU64);
+
+static SEATS_TAKEN: Seats = Seats(AtomicU64::new(0));
 
 impl Seats {
     /// A free seat. Whoever takes it sees what was counted there before.
     fn take(&self) -> Option<usize> {
-        let free = |taken: u32| taken.trailing_ones() as usize;
-        let take = |taken: u32| (free(taken) < SEATS).then(|| taken | 1 << free(taken));
+        let free = |taken: u64| taken.trailing_ones() as usize;
+        let take = |taken: u64| (free(taken) < SEATS).then(|| taken | 1 << free(taken));
         self.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, take).ok().map(free)
     }
 
@@ -124,12 +129,66 @@ thread_local! {
     static SEAT: Seat = Seat::among(&SEATS_TAKEN);
 }
 
+/// This thread's seat. A thread that ends has given it back.
+#[inline]
+fn seat() -> Option<usize> {
+    SEAT.try_with(|seat| seat.number).ok().flatten()
+}
+
+/// Quantities that all threads change and few look at exactly: each thread keeps to itself what it has added and taken
+/// until that is much, and what comes and goes in one thread is nobody else's business. (The kernel has it as
+/// `percpu_counter`.)
+pub(crate) struct Tally<const N: usize> {
+    told: [AtomicIsize; N],
+    of_seats: [Untold<N>; SEATS],
+    /// How much a thread may keep to itself.
+    slack: [usize; N],
+}
+
+/// What a thread has not told, on cache lines of its own.
+#[repr(align(128))]
+struct Untold<const N: usize>([AtomicIsize; N]);
+
+impl<const N: usize> Tally<N> {
+    /// All are 0, and what [`Tally::about`] says of each is wrong by no more than `SEATS` times its `slack`.
+    pub(crate) fn new(slack: [usize; N]) -> Tally<N> {
+        let none = || std::array::from_fn(|_| AtomicIsize::new(0));
+        Tally { told: none(), of_seats: std::array::from_fn(|_| Untold(none())), slack }
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, what: usize, n: isize) {
+        let mut told = n;
+        if let Some(seat) = seat() {
+            let untold = &self.of_seats[seat].0[what];
+            told += untold.load(Ordering::Relaxed);
+            let is_much = told.unsigned_abs() > self.slack[what];
+            untold.store(if is_much { 0 } else { told }, Ordering::Relaxed);
+            if !is_much {
+                return;
+            }
+        }
+        self.told[what].fetch_add(told, Ordering::Relaxed);
+    }
+
+    /// What has been told: one read.
+    #[inline]
+    pub(crate) fn about(&self, what: usize) -> usize {
+        self.told[what].load(Ordering::Relaxed).max(0) as usize
+    }
+
+    /// All of it, as far as nobody changes it meanwhile.
+    pub(crate) fn sum(&self, what: usize) -> usize {
+        let told = self.told[what].load(Ordering::Relaxed);
+        let untold = self.of_seats.iter().map(|untold| untold.0[what].load(Ordering::Relaxed));
+        (told + untold.sum::<isize>()).max(0) as usize
+    }
+}
+
 impl Counts {
     #[inline]
     pub(crate) fn add(&self, what: Count, n: u64) {
-        // A thread that ends has given its seat back.
-        let seat = SEAT.try_with(|seat| seat.number).ok().flatten();
-        match seat.and_then(|seat| self.of_seats.get(seat)) {
+        match seat().and_then(|seat| self.of_seats.get(seat)) {
             Some(Numbers(numbers)) => {
                 let number = &numbers[what as usize];
                 number.store(number.load(Ordering::Relaxed) + n, Ordering::Relaxed);
@@ -180,7 +239,7 @@ mod tests {
     #[test]
     fn threads_leave_their_seats() {
         // Of the test's own: other tests have some of the others just now, and on a large machine maybe all.
-        static TAKEN: Seats = Seats(AtomicU32::new(0));
+        static TAKEN: Seats = Seats(AtomicU64::new(0));
         thread_local! {
             static SEAT: Seat = Seat::among(&TAKEN);
         }
@@ -219,8 +278,40 @@ mod tests {
     }
 
     #[test]
+    fn a_tally_is_told_what_is_much_and_knows_all() {
+        const THREADS: usize = SEATS + 10;
+        let (tally, all_there) = (Tally::new([10, 0]), Barrier::new(THREADS));
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    all_there.wait();
+                    // What comes and goes again, and 7 that stay.
+                    for _ in 0..1000 {
+                        tally.add(0, 10);
+                        tally.add(0, -10);
+                        tally.add(1, 2);
+                        tally.add(1, -1);
+                    }
+                    tally.add(0, 7);
+                });
+            }
+        });
+        assert_eq!((tally.sum(0), tally.sum(1)), (7 * THREADS, 1000 * THREADS));
+        assert!(tally.about(0) >= 7 * (THREADS - SEATS), "who has no seat tells all: {}", tally.about(0));
+        assert_eq!(tally.about(1), tally.sum(1), "without slack all is told");
+        let other = Tally::new([10]);
+        (0..10).for_each(|_| other.add(0, 1));
+        let untold = other.about(0);
+        assert!(untold == 0 || seat().is_none());
+        other.add(0, 1);
+        assert_eq!(other.about(0), 11, "11 are much");
+        other.add(0, -20);
+        assert_eq!((other.about(0), other.sum(0)), (0, 0), "what is taken before it is told is no debt");
+    }
+
+    #[test]
     fn a_seat_is_one_threads_and_then_anothers() {
-        let seats = Seats(AtomicU32::new(0));
+        let seats = Seats(AtomicU64::new(0));
         let mut taken: Vec<_> = (0..SEATS).map(|_| seats.take().expect("is free")).collect();
         taken.sort_unstable();
         assert!(taken.into_iter().eq(0..SEATS));

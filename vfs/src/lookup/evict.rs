@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use super::slot::Slot;
 use super::slotmap::{SHARDS, SlotMap};
+use crate::counters::{SEATS, Tally};
 use crate::node::NodeId;
 
 /// What an `Arc` has beside its content.
@@ -53,14 +54,23 @@ pub(crate) enum Pressure {
     Hard,
 }
 
+/// What is tallied: bytes, slots, and the part of the bytes that slots of absent and unknown names take.
+const BYTES: usize = 0;
+const NAMES: usize = 1;
+const ABSENT: usize = 2;
+
+/// What all threads together may keep to themselves of what there may be: one part in so many. It is well within the
+/// sixteenth that is left to what is not counted.
+const UNTOLD: usize = 64;
+/// What one thread may keep to itself at most, in bytes and in slots.
+const UNTOLD_BYTES: usize = 32 << 10;
+const UNTOLD_NAMES: usize = 128;
+
 /// What the cache takes and may take.
 pub(crate) struct Budget {
-    bytes: AtomicUsize,
-    names: AtomicUsize,
-    /// The part of `bytes` that slots of absent and unknown names take.
-    absent: AtomicUsize,
-    /// What there was when all of the cache was last gone through and too much of it was in use: it is not gone through
-    /// again before there is more.
+    tally: Tally<3>,
+    /// All of the cache was gone through and too much of it was in use: it is not gone through again before it takes so
+    /// many bytes.
     pinned: AtomicUsize,
     /// Somebody goes through all of it just now.
     rounding: AtomicBool,
@@ -71,10 +81,10 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(bytes_max: usize, names_max: usize) -> Arc<Budget> {
+        let untold = |max: usize, most: usize| (max / (UNTOLD * SEATS)).min(most);
+        let bytes = untold(bytes_max, UNTOLD_BYTES);
         Arc::new(Budget {
-            bytes: AtomicUsize::new(0),
-            names: AtomicUsize::new(0),
-            absent: AtomicUsize::new(0),
+            tally: Tally::new([bytes, untold(names_max, UNTOLD_NAMES), bytes / 4]),
             pinned: AtomicUsize::new(0),
             rounding: AtomicBool::new(false),
             bytes_max: bytes_max - bytes_max / 16,
@@ -83,26 +93,26 @@ impl Budget {
     }
 
     pub(crate) fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.tally.add(BYTES, bytes as isize);
     }
 
     pub(crate) fn sub(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.tally.add(BYTES, -(bytes as isize));
     }
 
     /// What the cache takes now.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.tally.sum(BYTES)
     }
 
     /// How many slots there are.
     pub(crate) fn names(&self) -> usize {
-        self.names.load(Ordering::Relaxed)
+        self.tally.sum(NAMES)
     }
 
     /// What slots of absent and unknown names take now.
     pub(crate) fn absent(&self) -> usize {
-        self.absent.load(Ordering::Relaxed)
+        self.tally.sum(ABSENT)
     }
 
     fn absent_max(&self) -> usize {
@@ -115,26 +125,26 @@ impl Budget {
     }
 
     fn is_short(&self) -> bool {
-        self.bytes() > self.bytes_max || self.names() > self.names_max
+        self.tally.about(BYTES) > self.bytes_max || self.tally.about(NAMES) > self.names_max
     }
 
     fn is_nearly_short(&self) -> bool {
-        nearly(self.bytes(), self.bytes_max)
+        nearly(self.tally.about(BYTES), self.bytes_max)
     }
 
     fn is_over(&self) -> bool {
-        self.is_short() || self.absent() > self.absent_max()
+        self.is_short() || self.tally.about(ABSENT) > self.absent_max()
     }
 
     /// Absent names take all that they may, at all or in this directory.
     fn is_crowded(&self, siblings: &Siblings) -> bool {
-        nearly(self.absent(), self.absent_max())
+        nearly(self.tally.about(ABSENT), self.absent_max())
             || siblings.absent.load(Ordering::Relaxed) > self.absent_max() / 4
     }
 
     /// What an insertion beside `siblings` calls for.
     fn pressure(&self, siblings: &Siblings) -> Pressure {
-        if self.is_over() && self.bytes() > self.pinned.load(Ordering::Relaxed) {
+        if self.is_over() && self.tally.about(BYTES) >= self.pinned.load(Ordering::Relaxed) {
             Pressure::Hard
         } else if self.is_nearly_short() || self.is_crowded(siblings) {
             Pressure::Soft
@@ -158,7 +168,7 @@ struct Round<'a>(&'a Budget);
 impl Drop for Round<'_> {
     fn drop(&mut self) {
         let Budget { pinned, rounding, bytes_max, .. } = self.0;
-        let vain = if self.0.is_over() { self.0.bytes() + bytes_max / 64 } else { 0 };
+        let vain = if self.0.is_over() { self.0.tally.about(BYTES) + bytes_max / 64 } else { 0 };
         pinned.store(vain, Ordering::Relaxed);
         rounding.store(false, Ordering::Release);
     }
@@ -182,7 +192,7 @@ impl Siblings {
     /// A slot of so many bytes is in the map from now on; nothing is known of its name.
     pub(crate) fn came(&self, bytes: usize) {
         self.names.fetch_add(1, Ordering::Relaxed);
-        self.budget.names.fetch_add(1, Ordering::Relaxed);
+        self.budget.tally.add(NAMES, 1);
         self.budget.add(bytes);
         self.is_absent(bytes);
     }
@@ -190,7 +200,7 @@ impl Siblings {
     /// It is not in the map any more.
     pub(super) fn went(&self, bytes: usize, absent: bool) {
         self.names.fetch_sub(1, Ordering::Relaxed);
-        self.budget.names.fetch_sub(1, Ordering::Relaxed);
+        self.budget.tally.add(NAMES, -1);
         self.budget.sub(bytes);
         if absent {
             self.is_present(bytes);
@@ -200,13 +210,13 @@ impl Siblings {
     /// The name of a slot of so many bytes is absent, or nothing is known of it any more.
     pub(crate) fn is_absent(&self, bytes: usize) {
         self.absent.fetch_add(bytes, Ordering::Relaxed);
-        self.budget.absent.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.tally.add(ABSENT, bytes as isize);
     }
 
     /// It means something now.
     pub(crate) fn is_present(&self, bytes: usize) {
         self.absent.fetch_sub(bytes, Ordering::Relaxed);
-        self.budget.absent.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.tally.add(ABSENT, -(bytes as isize));
     }
 
     /// How many slots the directory has.
