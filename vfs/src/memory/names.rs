@@ -17,7 +17,7 @@ use crate::error::{FsError, Result};
 use crate::fold::FoldedName;
 use crate::name::DiskName;
 
-const PARTS: usize = 8;
+const PARTS: usize = 16;
 
 /// What the parts take.
 pub(super) const BYTES: u64 = size_of::<Names>() as u64;
