@@ -124,10 +124,9 @@ impl NameIndex {
         self.fold.fold(&Name::from_disk(disk))
     }
 
-    /// False: there is no room for it.
-    pub(crate) fn insert(&mut self, fold: &FoldedName, disk: &[u8]) -> bool {
+    /// Enters a name, by the hash of its folded form. False: there is no room for it.
+    pub(crate) fn insert(&mut self, hash: u32, disk: &[u8]) -> bool {
         let Ok(length) = u16::try_from(disk.len()) else { return false };
-        let hash = hash_of(fold);
         let arena = &mut self.arena;
         if self.table.find(spread(hash), |entry| name_at(arena, entry.at) == disk).is_some() {
             return true;
@@ -142,9 +141,9 @@ impl NameIndex {
         true
     }
 
-    fn remove(&mut self, fold: &FoldedName, disk: &[u8]) {
-        let hash = spread(hash_of(fold));
-        if let Ok(entry) = self.table.find_entry(hash, |entry| name_at(&self.arena, entry.at) == disk) {
+    fn remove(&mut self, hash: u32, disk: &[u8]) {
+        if let Ok(entry) = self.table.find_entry(spread(hash), |entry| name_at(&self.arena, entry.at) == disk)
+        {
             entry.remove();
             self.unused += LENGTH + disk.len();
         }
@@ -170,29 +169,29 @@ impl NameIndex {
     fn apply(&mut self, change: &Changed) -> bool {
         match change {
             Changed::Name { disk, present } => {
-                let fold = self.folded(disk.as_bytes());
-                self.set(&fold, disk.as_bytes(), *present)
+                let hash = hash_of(&self.folded(disk.as_bytes()));
+                self.set(hash, disk.as_bytes(), *present)
             }
             Changed::Absent(fold) => {
-                for disk in self.spellings(fold) {
-                    self.remove(fold, disk.as_bytes());
+                let hash = hash_of(fold);
+                for disk in self.spellings(fold, hash) {
+                    self.remove(hash, disk.as_bytes());
                 }
                 true
             }
         }
     }
 
-    fn set(&mut self, fold: &FoldedName, disk: &[u8], present: bool) -> bool {
+    fn set(&mut self, hash: u32, disk: &[u8], present: bool) -> bool {
         if present {
-            return self.insert(fold, disk);
+            return self.insert(hash, disk);
         }
-        self.remove(fold, disk);
+        self.remove(hash, disk);
         true
     }
 
-    /// Every spelling of the name of this folded form.
-    pub(crate) fn spellings(&self, wanted: &FoldedName) -> Vec<DiskName> {
-        let hash = hash_of(wanted);
+    /// Every spelling of the name of this folded form, whose hash is `hash`.
+    pub(crate) fn spellings(&self, wanted: &FoldedName, hash: u32) -> Vec<DiskName> {
         let found = self.table.iter_hash(spread(hash)).filter(|entry| entry.hash == hash);
         let names = found.map(|entry| name_at(&self.arena, entry.at));
         names.filter(|disk| is_spelling(self.fold, disk, wanted)).map(DiskName::new).collect()
@@ -321,7 +320,7 @@ impl Inner {
     }
 
     /// False: there is no room for it.
-    fn apply(&mut self, fold: &FoldedName, disk: &[u8], present: bool) -> bool {
+    fn apply(&mut self, hash: u32, disk: &[u8], present: bool) -> bool {
         match &mut self.stage {
             Stage::None => true,
             Stage::Filling { .. } if defect(Defect::FillWithoutJournal) => true,
@@ -329,14 +328,15 @@ impl Inner {
                 journal.push(Changed::Name { disk: DiskName::new(disk), present });
                 journal.len() < JOURNAL_MAX
             }
-            Stage::Complete { names, .. } => names.set(fold, disk, present),
+            Stage::Complete { names, .. } => names.set(hash, disk, present),
         }
     }
 
     /// A name that may be there is in the index, and unsure. False: there is no room for it, or as many are unsure as make
     /// it worth while to read the names anew.
     fn told(&mut self, fold: &FoldedName, disk: &[u8], present: Option<bool>) -> bool {
-        if !self.apply(fold, disk, present.unwrap_or(true)) {
+        let hash = hash_of(fold);
+        if !self.apply(hash, disk, present.unwrap_or(true)) {
             return false;
         }
         let names = match &self.stage {
@@ -349,7 +349,8 @@ impl Inner {
             return self.unsure.len() <= UNSURE_MAX + names.map_or(0, |names| names.table.len() / 2);
         }
         // Another spelling may be what is unsure.
-        let is_only = |names: &NameIndex| names.spellings(fold).iter().all(|other| other.as_bytes() == disk);
+        let is_only =
+            |names: &NameIndex| names.spellings(fold, hash).iter().all(|other| other.as_bytes() == disk);
         if !self.unsure.is_empty() && names.is_some_and(|names| is_only(names)) {
             self.unsure.remove(fold);
         }
@@ -421,6 +422,12 @@ impl<F> Indexes<F> {
         self.clock.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Whether another index was of use since then. While none is, the clock stands, and who asks changes nothing that
+    /// other processors look at.
+    fn is_past(&self, used: u64) -> bool {
+        self.clock.load(Ordering::Relaxed) != used
+    }
+
     /// The index of a directory takes so many bytes instead of so many. Called with it locked.
     fn recount(&self, node: &Arc<Node<F>>, before: usize, now: usize) {
         match (before, now) {
@@ -448,6 +455,9 @@ impl<F> Indexes<F> {
         }
     }
 }
+
+/// The names that one change ends for a directory: a rename's source, what it replaces, and its target.
+const CHANGES_MAX: usize = 3;
 
 /// A change that has come to its end: the name's folded form, its spelling, and whether that is there now.
 pub(crate) type Ended<'a> = (&'a FoldedName, &'a Name, bool);
@@ -491,14 +501,18 @@ impl<F> Node<F> {
     /// name's claim.
     pub(crate) fn index_answer(self: &Arc<Self>, fold: &FoldedName, stamp: Stamp) -> Answer {
         let Some(directory) = self.directory() else { return Answer::Unknown };
+        // All who change something in the directory come by here: as little as can be is done under its lock.
+        let hash = hash_of(fold);
         let mut inner = directory.index.inner.lock();
         match &inner.stage {
             Stage::Complete { stamp: since, names }
                 if (*since == stamp || defect(Defect::KeepsLostIndex))
                     && (self.mount.is_notified() || !inner.is_unsure(fold)) =>
             {
-                let spellings = names.spellings(fold);
-                inner.used = self.indexes().tick();
+                let spellings = names.spellings(fold, hash);
+                if self.indexes().is_past(inner.used) {
+                    inner.used = self.indexes().tick();
+                }
                 Answer::Spellings(spellings)
             }
             _ => Answer::Unknown,
@@ -643,7 +657,7 @@ impl<F> Node<F> {
         let mut fits = true;
         for entry in page {
             let fold = listing.names.fold.fold(&entry.name);
-            fits = fits && listing.names.insert(&fold, entry.name.to_disk().as_bytes());
+            fits = fits && listing.names.insert(hash_of(&fold), entry.name.to_disk().as_bytes());
         }
         self.with_index(|inner, _| match inner.stage {
             Stage::Filling { ticket, .. } if ticket == listing.ticket => {
@@ -674,10 +688,17 @@ impl<F> Node<F> {
         if self.mount.is_notified() {
             return;
         }
+        // Made ready before the lock, for the same reason as in `index_answer`.
+        let mut changes = changes.into_iter();
+        let ready: [_; CHANGES_MAX] = std::array::from_fn(|_| {
+            let (fold, name, present) = changes.next()?;
+            Some((fold, hash_of(fold), name.to_disk(), present))
+        });
+        debug_assert!(changes.next().is_none(), "more names than one change has");
         self.with_index(|inner, _| {
-            let fits = changes.into_iter().all(|(fold, name, present)| {
+            let fits = ready.iter().flatten().all(|(fold, hash, disk, present)| {
                 inner.sure(fold);
-                inner.apply(fold, name.to_disk().as_bytes(), present)
+                inner.apply(*hash, disk.as_bytes(), *present)
             });
             if let Some((_, compared)) = &mut inner.token {
                 *compared = None;
@@ -714,7 +735,7 @@ impl<F> Node<F> {
                 Stage::Complete { names, .. } => names.apply(&Changed::Absent(fold.clone())),
             };
             for disk in found {
-                fits &= inner.apply(fold, disk.as_bytes(), true);
+                fits &= inner.apply(hash_of(fold), disk.as_bytes(), true);
             }
             (fits, ())
         });
@@ -808,7 +829,7 @@ impl Collect {
 impl NameSink for Collect {
     fn name(&mut self, disk: &[u8]) -> bool {
         let fold = self.names.folded(disk);
-        self.fits = self.names.insert(&fold, disk);
+        self.fits = self.names.insert(hash_of(&fold), disk);
         let now = self.names.bytes();
         self.budget.add(now - self.counted);
         self.counted = now;
@@ -888,7 +909,8 @@ mod tests {
     }
 
     fn spellings(index: &NameIndex, name: &str) -> Vec<String> {
-        let mut names: Vec<String> = index.spellings(&folded(name)).iter().map(DiskName::to_string).collect();
+        let mut names: Vec<String> =
+            index.spellings(&folded(name), hash_of(&folded(name))).iter().map(DiskName::to_string).collect();
         names.sort();
         names
     }
@@ -912,7 +934,7 @@ mod tests {
         let set = |index: &mut NameIndex, name: &str, present| {
             let disk = name.as_bytes();
             let fold = index.folded(disk);
-            index.set(&fold, disk, present)
+            index.set(hash_of(&fold), disk, present)
         };
         for round in 0..3 {
             for number in 0..10_000 {
