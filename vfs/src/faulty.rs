@@ -47,6 +47,8 @@ pub enum Fault {
     PanicDone,
     /// Waits until [`Faulty::release`], and is then done.
     Hang,
+    /// Is done, and waits until [`Faulty::release`] before it says so.
+    HangDone,
     /// Reads less than is there.
     Short,
 }
@@ -204,18 +206,26 @@ impl Plan {
             Some(Fault::UnknownUndone) => Err(FsError::Indeterminate),
             Some(Fault::Panic) => panic!("a fault on purpose"),
             Some(Fault::Hang) => {
-                self.change(|state| state.hanging += 1);
-                self.wait_until(|state| state.released).await;
-                self.change(|state| state.hanging -= 1);
+                self.hang().await;
                 Ok(None)
             }
             fault => Ok(fault),
         }
     }
 
-    /// After a call: what it answered, maybe a handle, is lost.
-    fn after<T>(fault: Option<Fault>, answer: Result<T>) -> Result<T> {
+    async fn hang(&self) {
+        self.change(|state| state.hanging += 1);
+        self.wait_until(|state| state.released).await;
+        self.change(|state| state.hanging -= 1);
+    }
+
+    /// After a call: what it answered, maybe a handle, is lost, or is late.
+    async fn after<T>(&self, fault: Option<Fault>, answer: Result<T>) -> Result<T> {
         match fault {
+            Some(Fault::HangDone) => {
+                self.hang().await;
+                answer
+            }
             Some(Fault::UnknownDone) => Err(FsError::Indeterminate),
             Some(Fault::PanicDone) => panic!("a fault on purpose"),
             _ => answer,
@@ -225,7 +235,8 @@ impl Plan {
     /// A call that changes no names.
     async fn call<T>(&self, verb: Verb, call: impl Future<Output = Result<T>>) -> Result<T> {
         let fault = self.before(verb).await?;
-        Plan::after(fault, call.await)
+        let answer = call.await;
+        self.after(fault, answer).await
     }
 
     /// A change of names: made, and perhaps not told; or made later.
@@ -242,7 +253,10 @@ impl Plan {
                 self.state.lock().late.push(late);
                 Err(FsError::Indeterminate)
             }
-            fault => Plan::after(fault, change.await),
+            fault => {
+                let answer = change.await;
+                self.after(fault, answer).await
+            }
         }
     }
 }
@@ -485,7 +499,7 @@ impl BackendFile for FaultyFile {
             if fault == Some(Fault::Short) && data.len() > 1 {
                 data.truncate(1 + self.plan.roll(data.len() as u64 - 1) as usize);
             }
-            Plan::after(fault, Ok(data))
+            self.plan.after(fault, Ok(data)).await
         })
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use shoal_vfs::faulty::{Fault, Faulty, Verb};
 use shoal_vfs::local::{self, Local};
 use shoal_vfs::memory::{Memory, MemoryOptions, Watches};
 use shoal_vfs::*;
@@ -117,6 +118,12 @@ fn path(text: &str) -> Path {
     Path::from(text.split('/').filter(|part| !part.is_empty()).map(name).collect::<Vec<_>>())
 }
 
+fn open(scratch: &Scratch, mode: impl Into<Mode>) -> Arc<Local> {
+    let Mode { coherence, watches_max } = mode.into();
+    let options = local::Options { coherence: Some(coherence), watches_max, ..local::Options::default() };
+    Arc::new(Local::open(&scratch.share(""), options).expect("opens"))
+}
+
 struct Bed {
     vfs: Arc<Vfs<()>>,
     root: Root<()>,
@@ -130,9 +137,7 @@ impl Bed {
     }
 
     async fn local(scratch: &Scratch, mode: impl Into<Mode>) -> Bed {
-        let Mode { coherence, watches_max } = mode.into();
-        let options = local::Options { coherence: Some(coherence), watches_max, ..local::Options::default() };
-        Bed::of(Arc::new(Local::open(&scratch.share(""), options).expect("opens"))).await
+        Bed::of(open(scratch, mode)).await
     }
 
     /// What a path means to a client: the inode number, and how its last name is spelled.
@@ -367,6 +372,54 @@ async fn all_is_right_at_rest() {
                     assert_eq!(bed.see(&at).await.map(|(inode, _)| inode), Some(inode), "{at}, {mode:?}");
                 }
                 bed.vfs.check_at_rest().await;
+            }
+        }
+    }
+}
+
+/// Others move on what we have just moved, and a client finds it there, before our rename has heard that it is done.
+#[tokio::test]
+async fn what_is_moved_on_beside_our_rename_stays_where_it_was_found() {
+    for place in places() {
+        for mode in MODES {
+            for to in ["b", "A", "d/b"] {
+                for is_directory in [false, true] {
+                    let what = format!("to {to}, {is_directory}, {mode:?}");
+                    let scratch = Scratch::new(&place);
+                    fs::create_dir(scratch.share("d")).expect("makes");
+                    if is_directory {
+                        fs::create_dir(scratch.share("a")).expect("makes");
+                    } else {
+                        fs::write(scratch.share("a"), "text").expect("writes");
+                    }
+                    let faulty = Faulty::new(open(&scratch, mode), 0);
+                    let bed = Arc::new(Bed::of(faulty.clone()).await);
+                    // Both directories are watched and have their indexes: what is found by one is all that there is.
+                    for at in ["a", "d/x", "x", "y", "z", "d/y", "d/z"] {
+                        bed.see(at).await;
+                    }
+                    bed.vfs.quiesce().await;
+                    faulty.script(Verb::Rename, Fault::HangDone);
+                    let renaming = tokio::spawn({
+                        let bed = bed.clone();
+                        async move { bed.rename("a", to).await }
+                    });
+                    faulty.hanging(1).await;
+                    fs::rename(scratch.share(to), scratch.share("c")).expect("moves");
+                    let found = bed.see("c").await;
+                    // While we move a directory to another it gets no place by being found.
+                    if !(is_directory && to == "d/b") {
+                        assert_eq!(found, expected(&scratch.share(""), "c"), "{what}");
+                    }
+                    faulty.release();
+                    assert_eq!(renaming.await.expect("ends"), Ok(()), "{what}");
+                    for at in ["a", "c", "d/b"] {
+                        assert_eq!(bed.see(at).await, expected(&scratch.share(""), at), "{at}, {what}");
+                    }
+                    bed.vfs.check_at_rest().await;
+                    assert_eq!(bed.rename("c", "e").await, Ok(()), "{what}");
+                    assert_eq!(bed.see("e").await, expected(&scratch.share(""), "e"), "{what}");
+                }
             }
         }
     }

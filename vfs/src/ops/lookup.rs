@@ -33,9 +33,10 @@ pub(crate) struct Found<F> {
 }
 
 impl<F> Found<F> {
-    /// What may be kept of it: not a directory that could not be given its place here just now.
-    fn stored(&self, dir: &Node<F>) -> Value<F> {
-        let is_here = |link: &Arc<Link<F>>| link.place_now().is_some_and(|place| place.dir.id() == dir.id());
+    /// What may be kept of it as the meaning of `name` in `dir`: not a directory that could not be given its place there
+    /// just now.
+    fn stored(&self, dir: &Node<F>, name: &Name) -> Value<F> {
+        let is_here = |link: &Arc<Link<F>>| link.spelling_in(dir, name).is_some();
         if self.value.links().iter().all(is_here) { self.value.clone() } else { Value::Unknown }
     }
 
@@ -322,7 +323,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
                     }
                     claim.set_partial(found.partial);
                     let picked = found.pick(name);
-                    let (stored, answers) = match found.stored(dir) {
+                    let (stored, answers) = match found.stored(dir, name) {
                         stored if claim.stamp().is_some() => (stored, Answers::All),
                         // That a name is absent is true now and for those who waited, and is not kept.
                         Value::Negative => (Value::Unknown, Answers::Earlier),
@@ -637,7 +638,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
         let found = self.find(dir, name, claim, stored.as_ref(), caught_up).await?;
         claim.set_partial(found.partial);
         claim.learn(if claim.stamp().is_some() || !found.value.links().is_empty() {
-            found.stored(dir)
+            found.stored(dir, name)
         } else {
             Value::Unknown
         });

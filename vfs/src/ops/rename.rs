@@ -346,7 +346,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
                                 to_dir.has_changed();
                             }
                             marks.done = true;
-                            this.commit_rename(guard, moving, &marks.link, Place { dir: to_dir, name });
+                            let place = Place { dir: to_dir, name };
+                            let stands = this.stands(&marks.link, &guard.place, &place).await;
+                            this.commit_rename(guard, moving, &marks.link, place, stands);
                             Ok(())
                         }
                         Err(FsError::Indeterminate) => {
@@ -565,13 +567,28 @@ impl<F: Default + Send + 'static> Vfs<F> {
         (!is_proven).then(|| link.node().key())
     }
 
-    /// Tells the world, at one instant, that `link` stands at `place`.
+    /// Whether the link, which the backend has just moved from `before`, has to be told that it stands at `place` now: until
+    /// it is moved once more, as [`Link::moves`] says. It has not if it was found elsewhere meanwhile, and is not at
+    /// `place`: others have moved it on, and whoever found it knows better than who moved it before.
+    async fn stands(&self, link: &Arc<Link<F>>, before: &Place<F>, place: &Place<F>) -> Option<u16> {
+        let moves = link.moves();
+        if before.dir.mount.trust || link.is_at(&before.dir, &before.name) {
+            return Some(moves);
+        }
+        // Who found it may as well have asked before we moved it. In a box, since it is rare.
+        let disk = place.name.to_disk();
+        let found = contained(Box::pin(self.ask_which(&place.dir, &disk)).as_mut()).await;
+        (found == Ok(Some(link.node().key()))).then_some(moves)
+    }
+
+    /// Tells the world, at one instant, that `link` stands at `place`. `stands`: as [`Vfs::stands`] says.
     fn commit_rename(
         &self,
         mut guard: RenameGuard<F>,
         mut moving: Option<MovingDirectory<F>>,
         link: &Arc<Link<F>>,
         place: Place<F>,
+        stands: Option<u16>,
     ) {
         guard.has_ended();
         let RenameGuard {
@@ -607,10 +624,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
             }
         }
         let opens = link.node().opens();
-        if link.node().kind() == Kind::Directory {
+        // Whoever finds it elsewhere moves it with the opens held.
+        let stands = stands == Some(link.moves());
+        if !stands {
+            self.count(Count::Retries);
+        } else if link.node().kind() == Kind::Directory {
             let mount = &place.dir.mount;
             mount.backend.moved(&link.node().be, &place.dir.be, &place.name.to_disk());
-            self.restructure(|| link.set_place(place.clone()));
+            self.restructure(|| link.set_place(place));
         } else {
             link.set_place(place);
         }
@@ -622,11 +643,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
             Some(target) => target_value.without(target, true),
             None => target_value,
         };
-        let to_value = rest.with(link);
+        let to_value = if stands { rest.with(link) } else { Value::Unknown };
         match to {
             None => from.publish(to_value),
             Some(to) => {
-                let from_value = Self::value_without(&before, &from, link);
+                let from_value =
+                    if stands { Self::value_without(&before, &from, link) } else { Value::Unknown };
                 let left = Arc::clone(from.slot());
                 publish_both(from, from_value, to, to_value);
                 drop(changing);
@@ -708,8 +730,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
                 && let Some(name) = this.is_renamed(&guard, &marks.link, &place).await
             {
                 marks.done = true;
-                let link = Arc::clone(&marks.link);
-                this.commit_rename(guard, moving, &link, Place { dir: place.dir, name });
+                let (link, place) = (Arc::clone(&marks.link), Place { dir: place.dir, name });
+                let stands = this.stands(&link, &guard.place, &place).await;
+                this.commit_rename(guard, moving, &link, place, stands);
             } else {
                 // The names end as unknown.
                 drop((marks, moving));
