@@ -306,7 +306,7 @@ mod tests {
         other.add(0, 1);
         assert_eq!(other.about(0), 11, "11 are much");
         other.add(0, -20);
-        assert_eq!((other.about(0), other.sum(0)), (0, 0), "what is taken before it is told is no debt");
+        assert_eq!((other.about(0), other.sum(0)), (0, 0), "nothing is less than none");
     }
 
     #[test]

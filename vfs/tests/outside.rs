@@ -382,15 +382,17 @@ async fn all_is_right_at_rest() {
 async fn what_is_moved_on_beside_our_rename_stays_where_it_was_found() {
     for place in places() {
         for mode in MODES {
-            for to in ["b", "A", "d/b"] {
+            for to in ["b", "A", "d/b", "taken"] {
                 for is_directory in [false, true] {
                     let what = format!("to {to}, {is_directory}, {mode:?}");
                     let scratch = Scratch::new(&place);
                     fs::create_dir(scratch.share("d")).expect("makes");
-                    if is_directory {
-                        fs::create_dir(scratch.share("a")).expect("makes");
-                    } else {
-                        fs::write(scratch.share("a"), "text").expect("writes");
+                    for at in ["a", "taken"] {
+                        if is_directory {
+                            fs::create_dir(scratch.share(at)).expect("makes");
+                        } else {
+                            fs::write(scratch.share(at), "text").expect("writes");
+                        }
                     }
                     let faulty = Faulty::new(open(&scratch, mode), 0);
                     let bed = Arc::new(Bed::of(faulty.clone()).await);
@@ -413,7 +415,7 @@ async fn what_is_moved_on_beside_our_rename_stays_where_it_was_found() {
                     }
                     faulty.release();
                     assert_eq!(renaming.await.expect("ends"), Ok(()), "{what}");
-                    for at in ["a", "c", "d/b"] {
+                    for at in ["a", "c", "d/b", "taken"] {
                         assert_eq!(bed.see(at).await, expected(&scratch.share(""), at), "{at}, {what}");
                     }
                     bed.vfs.check_at_rest().await;

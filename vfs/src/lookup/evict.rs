@@ -59,8 +59,8 @@ const BYTES: usize = 0;
 const NAMES: usize = 1;
 const ABSENT: usize = 2;
 
-/// What all threads together may keep to themselves of what there may be: one part in so many. It is well within the
-/// sixteenth that is left to what is not counted.
+/// What all threads together may keep to themselves of what there may be: one part in so many. Of the bytes that is well
+/// within the sixteenth that is left to what is not counted.
 const UNTOLD: usize = 64;
 /// What one thread may keep to itself at most, in bytes and in slots.
 const UNTOLD_BYTES: usize = 32 << 10;

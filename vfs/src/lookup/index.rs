@@ -388,7 +388,8 @@ pub(crate) struct Indexes<F> {
 
 impl<F> Indexes<F> {
     pub(crate) fn new(budget: &Arc<Budget>) -> Indexes<F> {
-        let (bytes, clock) = (AtomicUsize::new(0), AtomicU64::new(0));
+        // An index that nobody has asked has 0.
+        let (bytes, clock) = (AtomicUsize::new(0), AtomicU64::new(1));
         Indexes { bytes, budget: Arc::clone(budget), clock, known: Mutex::new(BTreeMap::new()) }
     }
 
@@ -694,12 +695,14 @@ impl<F> Node<F> {
             let (fold, name, present) = changes.next()?;
             Some((fold, hash_of(fold), name.to_disk(), present))
         });
-        debug_assert!(changes.next().is_none(), "more names than one change has");
+        let are_all = changes.next().is_none();
+        debug_assert!(are_all, "more names than one change has");
         self.with_index(|inner, _| {
-            let fits = ready.iter().flatten().all(|(fold, hash, disk, present)| {
-                inner.sure(fold);
-                inner.apply(*hash, disk.as_bytes(), *present)
-            });
+            let fits = are_all
+                && ready.iter().flatten().all(|(fold, hash, disk, present)| {
+                    inner.sure(fold);
+                    inner.apply(*hash, disk.as_bytes(), *present)
+                });
             if let Some((_, compared)) = &mut inner.token {
                 *compared = None;
             }

@@ -345,10 +345,10 @@ impl<F: Default + Send + 'static> Vfs<F> {
                             if !Arc::ptr_eq(&guard.place.dir.mount, &to_dir.mount) {
                                 to_dir.has_changed();
                             }
-                            marks.done = true;
                             let place = Place { dir: to_dir, name };
-                            let stands = this.stands(&marks.link, &guard.place, &place).await;
-                            this.commit_rename(guard, moving, &marks.link, place, stands);
+                            let arrival = this.arrival(&marks.link, &guard.place, &place).await;
+                            marks.done = true;
+                            this.commit_rename(guard, moving, &marks.link, place, arrival);
                             Ok(())
                         }
                         Err(FsError::Indeterminate) => {
@@ -569,8 +569,9 @@ impl<F: Default + Send + 'static> Vfs<F> {
 
     /// Whether the link, which the backend has just moved from `before`, has to be told that it stands at `place` now: until
     /// it is moved once more, as [`Link::moves`] says. It has not if it was found elsewhere meanwhile, and is not at
-    /// `place`: others have moved it on, and whoever found it knows better than who moved it before.
-    async fn stands(&self, link: &Arc<Link<F>>, before: &Place<F>, place: &Place<F>) -> Option<u16> {
+    /// `place`: others have moved it on, and whoever found it knows better than who moved it before. Where the backend
+    /// does not say it is left as it was found; neither name is believed then, and the next lookup decides.
+    async fn arrival(&self, link: &Arc<Link<F>>, before: &Place<F>, place: &Place<F>) -> Option<u16> {
         let moves = link.moves();
         if before.dir.mount.trust || link.is_at(&before.dir, &before.name) {
             return Some(moves);
@@ -581,14 +582,14 @@ impl<F: Default + Send + 'static> Vfs<F> {
         (found == Ok(Some(link.node().key()))).then_some(moves)
     }
 
-    /// Tells the world, at one instant, that `link` stands at `place`. `stands`: as [`Vfs::stands`] says.
+    /// Tells the world, at one instant, that `link` stands at `place`, unless its [`Vfs::arrival`] there is none any more.
     fn commit_rename(
         &self,
         mut guard: RenameGuard<F>,
         mut moving: Option<MovingDirectory<F>>,
         link: &Arc<Link<F>>,
         place: Place<F>,
-        stands: Option<u16>,
+        arrival: Option<u16>,
     ) {
         guard.has_ended();
         let RenameGuard {
@@ -625,14 +626,12 @@ impl<F: Default + Send + 'static> Vfs<F> {
         }
         let opens = link.node().opens();
         // Whoever finds it elsewhere moves it with the opens held.
-        let stands = stands == Some(link.moves());
-        if !stands {
-            self.count(Count::Retries);
-        } else if link.node().kind() == Kind::Directory {
+        let stands = arrival == Some(link.moves());
+        if stands && link.node().kind() == Kind::Directory {
             let mount = &place.dir.mount;
             mount.backend.moved(&link.node().be, &place.dir.be, &place.name.to_disk());
             self.restructure(|| link.set_place(place));
-        } else {
+        } else if stands {
             link.set_place(place);
         }
         link.set(MOVING, false);
@@ -729,10 +728,10 @@ impl<F: Default + Send + 'static> Vfs<F> {
             if !defect(Defect::AssumesUndone)
                 && let Some(name) = this.is_renamed(&guard, &marks.link, &place).await
             {
-                marks.done = true;
                 let (link, place) = (Arc::clone(&marks.link), Place { dir: place.dir, name });
-                let stands = this.stands(&link, &guard.place, &place).await;
-                this.commit_rename(guard, moving, &link, place, stands);
+                let arrival = this.arrival(&link, &guard.place, &place).await;
+                marks.done = true;
+                this.commit_rename(guard, moving, &link, place, arrival);
             } else {
                 // The names end as unknown.
                 drop((marks, moving));
