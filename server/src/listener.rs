@@ -83,7 +83,7 @@ fn hand_over(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr) -> io::R
     let (thread, place) = server.loops.place()?;
     let server = server.clone();
     thread.spawn(async move {
-        let _place = place;
+        place.begin();
         match TcpStream::from_std(stream) {
             Ok(stream) => {
                 let (reader, writer) = stream.into_split();

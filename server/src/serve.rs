@@ -69,8 +69,9 @@ fn run(settings: Settings, announcement: String, reread: Reread) -> Result<(), F
         Ok(limit) => tracing::debug!(limit, "descriptors"),
         Err(error) => tracing::warn!(%error, "the limit of descriptors stays as it is"),
     }
-    // It listens, to clients, signals and orders. Who is accepted is served by threads of the server's own.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // It listens, and carries out orders: where one of these hangs in a file system, the other thread accepts, and this
+    // one has the signals. Who is accepted is served by threads of the server's own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::run_time(format!("no threads: {}", reason(&error))))?;
     let ended = runtime.block_on(supervise(settings, announcement, reread));
     // A call to a file system that hangs must not keep the program.
