@@ -291,7 +291,7 @@ mod tests {
     fn names_lie_in_all_parts_and_two_are_locked_whichever_comes_first() {
         let bed = Bed::new();
         let mut parts = [0; PARTS];
-        for number in 0..100 {
+        for number in 0..1000 {
             let (a, b) = (bed.key(&name(number, false)), bed.key(&name(number + 1, true)));
             parts[a.part()] += 1;
             for (a, b) in [(&a, &b), (&b, &a)] {
