@@ -577,8 +577,7 @@ impl<F: Default + Send + 'static> Vfs<F> {
             return Some(moves);
         }
         // Who found it may as well have asked before we moved it. In a box, since it is rare.
-        let disk = place.name.to_disk();
-        let found = contained(Box::pin(self.ask_which(&place.dir, &disk)).as_mut()).await;
+        let found = Box::pin(self.ask_again(&place.dir, &place.name)).await;
         (found == Ok(Some(link.node().key()))).then_some(moves)
     }
 
