@@ -12,7 +12,7 @@ use crate::Server;
 
 /// The system's queue of connections that nobody has accepted yet.
 const BACKLOG: u32 = 1024;
-/// After an accept that failed: for want of descriptors, most likely, and that passes.
+/// After an accept that failed: for want of descriptors or threads, most likely, and that passes.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A socket that listens.
@@ -66,6 +66,7 @@ async fn accept(server: Arc<Server>, listener: Listener) {
                 }
                 if let Err(error) = hand_over(&server, stream, peer) {
                     tracing::warn!(%peer, %error, "cannot serve");
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
             Err(error) => {

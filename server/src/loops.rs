@@ -12,8 +12,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::num::NonZero;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Once, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,6 +40,8 @@ pub struct Loops {
     most: usize,
     running: Mutex<Vec<EventLoop>>,
     start: Start,
+    /// It was said that no more threads can be had: each newcomer finds that out, and the log is not theirs to fill.
+    warned: Once,
 }
 
 /// Starts a loop: which it is, and of how many.
@@ -117,7 +118,7 @@ impl Loops {
     }
 
     fn at_most(most: usize, start: Start) -> Loops {
-        Loops { most, running: Mutex::default(), start }
+        Loops { most, running: Mutex::default(), start, warned: Once::new() }
     }
 
     /// A place on the thread with the fewest connections, to be kept by the connection that is spawned there.
@@ -131,7 +132,9 @@ impl Loops {
             match (self.start)(running.len(), self.most) {
                 Ok(started) => running.push(started),
                 Err(error) if running.is_empty() => return Err(error),
-                Err(error) => tracing::warn!(%error, threads = running.len(), "cannot start another thread"),
+                Err(error) => self.warned.call_once(|| {
+                    tracing::warn!(%error, threads = running.len(), "cannot start another thread; these serve all");
+                }),
             }
         }
         let chosen = running.iter().min_by_key(|each| each.burden()).ok_or(io::ErrorKind::OutOfMemory)?;
